@@ -1,0 +1,43 @@
+# What a developer types. Each target first makes .venv, once, and again when what must be in it has changed.
+
+PYTHON ?= python3
+DEMO_DIR ?= demo-run
+
+VENV = .venv
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/.installed
+
+.PHONY: help demo test slow lint clean
+
+help:
+	@echo "make demo    synthetic CTs, a short training, masks, scores and a report in $(DEMO_DIR)"
+	@echo "make test    the tests that need seconds"
+	@echo "make slow    the tests that train a network or build the package"
+	@echo "make lint    style, format and types"
+	@echo "make clean   remove the environment, caches and builds; results stay"
+	@echo ""
+	@echo "PYTHON=$(PYTHON) and DEMO_DIR=$(DEMO_DIR) can be given, as in: make demo DEMO_DIR=elsewhere"
+
+demo: $(INSTALLED)
+	$(BIN)/liver-monai demo -o $(DEMO_DIR)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -n auto
+
+slow: $(INSTALLED)
+	$(BIN)/python -m pytest -n auto -m slow
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "Installing into $(VENV); this is done once and takes minutes"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@

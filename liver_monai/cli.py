@@ -1,0 +1,206 @@
+"""The command line: one short function a command. Everything heavy is imported inside, so that --help is instant."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from liver_monai._version import __version__
+from liver_monai.errors import InputError
+
+DONE, FAILED, SOME_FAILED = 0, 1, 3
+"""Exit codes; click itself ends with 2 when the command line is wrong."""
+
+OUT = click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the results.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+
+
+class _Commands(click.Group):
+    """Turns errors that a user can mend into one line and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            raise click.ClickException("interrupted; what is finished is kept, go on with --resume") from None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="liver-monai")
+def main() -> None:
+    """Segment the liver and its tumours in CT. Research use only."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("liver_monai").setLevel(logging.INFO)
+
+
+@main.command()
+@click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("demo-run"), show_default=True)
+@click.option("--minutes", default=2.5, show_default=True, help="Length of the training.")
+@click.option("--seed", default=0, show_default=True, help="Decides on the synthetic patients and the training.")
+@JSON
+def demo(out: Path, minutes: float, seed: int, as_json: bool) -> None:
+    """Run the whole path on synthetic CTs: train, predict, score, report. Minutes on two cores, no download."""
+    from liver_monai.demo import run_demo
+
+    summary = run_demo(out, minutes=minutes, seed=seed, say=_say)
+    _print_summary(summary, as_json=as_json)
+
+
+@main.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--cases", default=20, show_default=True, help="How many CTs.")
+@click.option("--shape", default="192,192,64", show_default=True, metavar="X,Y,Z", help="Voxels of each.")
+@click.option("--seed", default=0, show_default=True, help="Of the first case; the next ones count up.")
+def synth(out: Path, cases: int, shape: str, seed: int) -> None:
+    """Write a data set of synthetic CTs with liver and tumours, in MSD layout."""
+    from liver_monai.data.phantom import write_phantoms
+
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out}: is not empty; choose another folder")
+    try:
+        write_phantoms(out, n_cases=cases, shape=_shape(shape), seed=seed)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    _say(f"{cases} synthetic CTs in {out}")
+
+
+@main.command()
+@click.option("--bundle", default="mobilenet", show_default=True, help="A shipped bundle, or a bundle's folder.")
+@click.option("--data", type=click.Path(path_type=Path), help="Data set with reference masks: MSD or LiTS layout.")
+@OUT
+@click.option("--fold", type=int, help="Which fifth of the cases is held back for validation.  [default: 0]")
+@click.option("--epochs", type=int, help="Length of the training in epochs.")
+@click.option("--minutes", type=float, help="Length of the training in minutes; the schedule fits itself to it.")
+@click.option("--resume", is_flag=True, help="Go on with the training in -o.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="ID=VALUE", help="Override a value of the bundle; repeatable."
+)
+def train(
+    bundle: str,
+    data: Path | None,
+    out: Path,
+    fold: int | None,
+    epochs: int | None,
+    minutes: float | None,
+    resume: bool,
+    settings: Sequence[str],
+) -> None:
+    """Train a bundle. The finished run is a bundle, too: predict, MONAI and others take it as it is."""
+    from liver_monai.engine.training import train as train_bundle
+    from liver_monai.model.bundle import parse_override
+
+    if data is None and not resume:
+        raise click.UsageError("--data is missing; give the folder of a data set")
+    overrides = dict(parse_override(text) for text in settings)
+    chosen = {"fold": fold, "max_epochs": epochs, "minutes": minutes}
+    overrides |= {name: value for name, value in chosen.items() if value is not None}
+    if minutes is not None and epochs is None:
+        overrides["max_epochs"] = 1_000_000  # minutes alone end the training
+    run = train_bundle(bundle=bundle, data=data, out=out, overrides=overrides, resume=resume)
+    _say(f"trained: {run}")
+
+
+@main.command()
+@click.argument("cts", nargs=-1, required=True, metavar="CT...", type=click.Path(path_type=Path))
+@click.option("--bundle", required=True, help="A trained run's folder.")
+@OUT
+@DEVICE
+@click.option("--report", is_flag=True, help="Write report.html with pictures.")
+@click.option("--resume", is_flag=True, help="Keep the masks that are there and go on with the others.")
+@click.option("--overwrite", is_flag=True, help="Replace the masks that are there.")
+@JSON
+def predict(
+    cts: Sequence[Path],
+    bundle: str,
+    out: Path,
+    device: str,
+    report: bool,
+    resume: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Segment CTs: files or folders in, masks out (0 background, 1 liver, 2 tumour) on each CT's own grid."""
+    from liver_monai.cohort import predict_cohort
+
+    rows = predict_cohort(
+        cts, bundle=bundle, out=out, device=device, report=report, resume=resume, overwrite=overwrite, say=_say
+    )
+    if as_json:
+        _print_json(rows)
+    _exit_for(len(rows), sum(row["status"] == "failed" for row in rows))
+
+
+@main.command()
+@click.argument("prediction", type=click.Path(path_type=Path))
+@click.argument("reference", type=click.Path(path_type=Path))
+@OUT
+@click.option("--overwrite", is_flag=True, help="Replace an evaluation that is there.")
+@JSON
+def evaluate(prediction: Path, reference: Path, out: Path, overwrite: bool, as_json: bool) -> None:
+    """Score masks against reference masks: cases.csv, summary.json and report.html."""
+    from liver_monai.cohort import evaluate_cohort
+
+    summary = evaluate_cohort(prediction, reference, out=out, overwrite=overwrite, say=_say)
+    _print_summary(summary, as_json=as_json)
+    _exit_for(summary["n"] + summary["n_failed"], summary["n_failed"])
+
+
+@main.command()
+@JSON
+def doctor(as_json: bool) -> None:
+    """Check that this installation can work: versions, device, bundles, one forward pass."""
+    from liver_monai.doctor import examine
+
+    findings = examine()
+    if as_json:
+        _print_json([{"name": f.name, "ok": f.is_ok, "found": f.found} for f in findings])
+    else:
+        for finding in findings:
+            click.echo(f"{'ok  ' if finding.is_ok else 'FAIL'}  {finding.name:22} {finding.found}")
+    if not all(finding.is_ok for finding in findings):
+        sys.exit(FAILED)
+
+
+def _say(text: str) -> None:
+    """Text for people goes to standard error; a progress bar that is on the screen stays whole."""
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stderr)
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    try:
+        x, y, z = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise click.UsageError(f"--shape {text}: expected three whole numbers such as 192,192,64") from error
+    return x, y, z
+
+
+def _print_json(content: Any) -> None:
+    click.echo(json.dumps(content, indent=2))
+
+
+def _print_summary(summary: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        _print_json(summary)
+        return
+    for name in ("liver", "tumor"):
+        if name in summary:
+            scores = summary[name]
+            click.echo(
+                f"{name:6} Dice per case {scores['dice_per_case']:.3f}  global {scores['dice_global']:.3f}", err=True
+            )
+
+
+def _exit_for(n_cases: int, n_failed: int) -> None:
+    if n_failed:
+        sys.exit(FAILED if n_failed == n_cases else SOME_FAILED)

@@ -1,0 +1,149 @@
+"""Whole commands on many cases: run the engine, tell how it goes, leave results, records and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from liver_monai.data.cases import find_images, find_masks, find_references
+from liver_monai.engine.evaluation import Score, evaluate, score_row, write_csv, write_scores
+from liver_monai.engine.inference import Prediction, predict
+from liver_monai.errors import InputError
+from liver_monai.io.record import write_record
+from liver_monai.model.bundle import find_bundle
+from liver_monai.report.cohort import MAX_PANELS, CasePicture, write_evaluation_report, write_prediction_report
+
+Say = Callable[[str], None]
+
+
+def predict_cohort(
+    paths: Sequence[Path],
+    *,
+    bundle: str | Path,
+    out: Path,
+    device: str = "auto",
+    report: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    say: Say = print,
+) -> list[dict[str, Any]]:
+    """Predict the CTs of files and folders; a row a case, failed ones included, goes to ``cases.csv`` too."""
+    cases = find_images(paths)
+    results: list[Prediction] = []
+    stream = predict(cases, bundle=bundle, out=out, device=device, resume=resume, overwrite=overwrite)
+    for result in tqdm(stream, total=len(cases), desc="predicting", unit="case", disable=None):
+        results.append(result)
+        say(_describe_prediction(result))
+    rows = [_prediction_row(result) for result in results]
+    write_csv(out / "cases.csv", rows)
+    record = write_record(
+        out / "record.json",
+        inputs=[find_bundle(bundle) / "models" / "model.pt", *(r.case.image for r in results if not r.error)],
+        cases=rows,
+    )
+    if report:
+        pictures = [_prediction_picture(result) for result in results if result.mask is not None]
+        write_prediction_report(out / "report.html", rows=rows, pictures=pictures, provenance=_provenance(record))
+        say(f"report: {out / 'report.html'}")
+    return rows
+
+
+def evaluate_cohort(
+    prediction: Path, reference: Path, *, out: Path, overwrite: bool = False, say: Say = print
+) -> dict[str, Any]:
+    """Evaluate masks against references; returns the summary."""
+    if (out / "summary.json").exists() and not overwrite:
+        raise InputError(f"{out}: holds an evaluation already; give --overwrite or another -o")
+    predictions, references = find_masks(prediction), find_references(reference)
+    scores: list[Score] = []
+    for score in tqdm(
+        evaluate(predictions, references), total=len(references), desc="scoring", unit="case", disable=None
+    ):
+        scores.append(score)
+        say(_describe_score(score))
+    summary = write_scores(scores, out)
+    record = write_record(out / "record.json", inputs=[file for score in scores for file in _scored_files(score)])
+    write_evaluation_report(
+        out / "report.html",
+        rows=[score_row(score) for score in scores],
+        summary=summary,
+        pictures=[_score_picture(score) for score in _worst_first(scores)],
+        provenance=_provenance(record),
+    )
+    say(f"report: {out / 'report.html'}")
+    return summary
+
+
+def _describe_prediction(result: Prediction) -> str:
+    if result.error:
+        return f"{result.case.case_id}: failed: {result.error}"
+    if result.status == "kept":
+        return f"{result.case.case_id}: kept {result.mask}"
+    volumes = f"liver {result.liver_ml:.0f} mL, tumour {result.tumor_ml:.1f} mL"
+    return f"{result.case.case_id}: {volumes}, {result.seconds:.1f} s"
+
+
+def _prediction_row(result: Prediction) -> dict[str, Any]:
+    return {
+        "case_id": result.case.case_id,
+        "status": result.status,
+        "mask": str(result.mask or ""),
+        "liver_ml": result.liver_ml,
+        "tumor_ml": result.tumor_ml,
+        "seconds": round(result.seconds, 3),
+        "error": result.error,
+    }
+
+
+def _prediction_picture(result: Prediction) -> CasePicture:
+    if result.mask is None:
+        raise ValueError(f"case {result.case.case_id} has no mask to draw")
+    facts = {"status": result.status}
+    if result.liver_ml is not None and result.tumor_ml is not None:
+        facts = {"liver": f"{result.liver_ml:.0f} mL", "tumour": f"{result.tumor_ml:.1f} mL"}
+    return CasePicture(
+        case_id=result.case.case_id, image=result.case.image, masks={"prediction": result.mask}, facts=facts
+    )
+
+
+def _describe_score(score: Score) -> str:
+    row = score_row(score)
+    if score.error:
+        return f"{score.case.case_id}: not scored: {score.error}"
+    return f"{score.case.case_id}: Dice liver {row['liver_dice']:.3f}, tumour {row['tumor_dice']:.3f}"
+
+
+def _worst_first(scores: Sequence[Score]) -> list[Score]:
+    """Scored cases whose CT is known, by the sum of their Dice."""
+    drawable = [score for score in scores if not score.error and score.case.image != score.case.label]
+
+    def quality(score: Score) -> float:
+        row = score_row(score)
+        return float(row["liver_dice"] + row["tumor_dice"])
+
+    return sorted(drawable, key=quality)[:MAX_PANELS]
+
+
+def _score_picture(score: Score) -> CasePicture:
+    row = score_row(score)
+    masks = {"prediction": score.prediction, "reference": score.case.label}
+    return CasePicture(
+        case_id=score.case.case_id,
+        image=score.case.image,
+        masks={name: path for name, path in masks.items() if path is not None},
+        facts={"liver Dice": f"{row['liver_dice']:.3f}", "tumour Dice": f"{row['tumor_dice']:.3f}"},
+    )
+
+
+def _scored_files(score: Score) -> list[Path]:
+    files = [score.prediction, score.case.label]
+    return [file for file in files if file is not None and not score.error]
+
+
+def _provenance(record: dict[str, Any]) -> dict[str, str]:
+    facts = {"command": " ".join(record["command"]), "finished": record["finished"], **record["environment"]}
+    hashes = {f"SHA-256 of {Path(file).name}": digest for file, digest in record["inputs_sha256"].items()}
+    return {**facts, **hashes}

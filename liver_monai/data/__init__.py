@@ -1,0 +1,1 @@
+"""From data sets to slabs: cases, splits, model grid, store, transforms, phantoms."""

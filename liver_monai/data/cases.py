@@ -1,0 +1,180 @@
+"""Cases: which files of a folder belong together, whatever the data set's layout."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from liver_monai.errors import InputError
+from liver_monai.io.volumes import is_volume_file, strip_suffix
+
+LITS_IMAGE, LITS_LABEL = "volume-", "segmentation-"
+LAYOUTS = "an MSD folder with dataset.json, or LiTS pairs volume-N.nii / segmentation-N.nii"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One CT with or without its reference mask."""
+
+    case_id: str
+    image: Path
+    label: Path | None = None
+
+    def to_item(self) -> dict[str, str]:
+        """The case as MONAI's dictionary transforms take it."""
+        item = {"case_id": self.case_id, "image": str(self.image)}
+        return item if self.label is None else {**item, "label": str(self.label)}
+
+
+def case_id_of(path: Path) -> str:
+    """What the files of a case have in common: ``volume-7.nii`` -> ``7``, ``ct_0000.nii.gz`` -> ``ct``."""
+    name = strip_suffix(path.name)
+    name = re.sub(rf"^({LITS_IMAGE}|{LITS_LABEL})", "", name)
+    return re.sub(r"_0000$", "", name)  # nnU-Net's channel number
+
+
+def find_cases(dataset_dir: str | Path) -> list[Case]:
+    """The labelled cases of a data set, ordered by case_id.
+
+    Raises:
+        InputError: no such folder, no known layout, no labelled case, a listed file that is not there.
+    """
+    folder = _existing_folder(dataset_dir)
+    listing = folder / "dataset.json"
+    cases = _msd_cases(listing) if listing.is_file() else _lits_cases(folder)
+    if not cases:
+        raise InputError(f"{folder}: holds no labelled case; expected {LAYOUTS}")
+    return _unique(sorted(cases, key=lambda case: _natural(case.case_id)))
+
+
+def find_images(paths: Iterable[str | Path]) -> list[Case]:
+    """The CTs of files and folders, for prediction.
+
+    Raises:
+        InputError: a path that is not there, a folder without a CT, or two CTs of the same case_id.
+    """
+    cases = [
+        Case(case_id=case_id_of(file), image=file) for path in paths for file in _images_of(Path(path).expanduser())
+    ]
+    return _unique(cases)
+
+
+def find_references(path: str | Path) -> list[Case]:
+    """The cases of a data set, of a folder of masks, or of one mask file; ``image`` is the CT where it is known.
+
+    Raises:
+        InputError: no such path, or no mask in it.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir() and ((path / "dataset.json").is_file() or any(path.glob(f"**/{LITS_LABEL}*"))):
+        return find_cases(path)
+    return _unique([Case(case_id=case_id_of(mask), image=mask, label=mask) for mask in _masks_of(path)])
+
+
+def find_masks(path: str | Path) -> dict[str, Path]:
+    """Mask files by case_id, of a folder or of one file.
+
+    Raises:
+        InputError: no such path, or no mask in it.
+    """
+    path = Path(path).expanduser()
+    return {
+        case.case_id: case.image for case in _unique([Case(case_id=case_id_of(m), image=m) for m in _masks_of(path)])
+    }
+
+
+def _masks_of(path: Path) -> list[Path]:
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if is_volume_file(file))
+    if not files:
+        raise InputError(f"{path}: holds no mask; expected files that end in .nii or .nii.gz")
+    return files
+
+
+def _images_of(path: Path) -> list[Path]:
+    if path.is_dir():
+        folder = path / "imagesTr" if (path / "imagesTr").is_dir() else path
+        names = sorted(folder.iterdir(), key=lambda file: _natural(file.name))
+        files = [file for file in names if is_volume_file(file) and not file.name.startswith(LITS_LABEL)]
+        if not files:
+            raise InputError(f"{path}: holds no CT; expected files that end in .nii or .nii.gz")
+        return files
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    return [path]
+
+
+def _existing_folder(path: str | Path) -> Path:
+    if not str(path):
+        raise InputError(f"dataset_dir is empty; give the folder of the data set: {LAYOUTS}")
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected {LAYOUTS}")
+    return folder
+
+
+def _msd_cases(listing: Path) -> list[Case]:
+    entries = _read_listing(listing).get("training", [])
+    cases = [
+        Case(
+            case_id=case_id_of(Path(entry["image"])),
+            image=_listed(listing, entry["image"]),
+            label=_listed(listing, entry["label"]),
+        )
+        for entry in entries
+        if isinstance(entry, dict) and {"image", "label"} <= entry.keys()
+    ]
+    if len(cases) < len(entries):
+        raise InputError(f"{listing}: {len(entries) - len(cases)} entries of 'training' lack 'image' or 'label'")
+    return cases
+
+
+def _read_listing(listing: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(listing.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{listing}: is not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{listing}: holds a {type(content).__name__}; MSD's dataset.json is an object with 'training'"
+        )
+    return content
+
+
+def _listed(listing: Path, name: str) -> Path:
+    path = listing.parent / name
+    if not path.is_file():
+        raise InputError(f"{listing}: lists {name}, which is not there; complete the download or remove the entry")
+    return path
+
+
+def _lits_cases(folder: Path) -> list[Case]:
+    files = [file for file in folder.rglob("*") if is_volume_file(file)]
+    labels = {case_id_of(file): file for file in files if file.name.startswith(LITS_LABEL)}
+    images = {case_id_of(file): file for file in files if file.name.startswith(LITS_IMAGE)}
+    lonely = sorted(labels.keys() - images.keys())
+    if lonely:
+        raise InputError(f"{labels[lonely[0]]}: has no {LITS_IMAGE}{lonely[0]}.nii beside it")
+    return [Case(case_id=case_id, image=images[case_id], label=label) for case_id, label in labels.items()]
+
+
+def _unique(cases: list[Case]) -> list[Case]:
+    seen: dict[str, Path] = {}
+    for case in cases:
+        if case.case_id in seen:
+            raise InputError(
+                f"{case.image} and {seen[case.case_id]} are both case '{case.case_id}', and one result would replace "
+                "the other; rename one or run them apart"
+            )
+        seen[case.case_id] = case.image
+    return cases
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sort key by which ``liver_9`` comes before ``liver_10``."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -1,0 +1,123 @@
+"""From files to what the network sees, built from a spec alone; MONAI does the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import numpy as np
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import (
+    Compose,
+    MapTransform,
+    Orientationd,
+    RandAdjustContrastd,
+    RandAffined,
+    RandGaussianNoised,
+    RandGaussianSmoothd,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
+    ScaleIntensityRanged,
+    SelectItemsd,
+    ToTensord,
+)
+
+from liver_monai.data.grid import to_model_grid
+from liver_monai.io.volumes import read_mask, read_volume
+from liver_monai.spec import ModelSpec
+
+ORIENTATION = "RAS"
+
+
+class LoadImageVolumed(MapTransform):  # type: ignore[misc]  # MONAI is untyped
+    """Read ``image`` as a volume and ``label`` as a mask, with one clear line for a file that cannot be used.
+
+    MONAI's own ``LoadImaged`` hides a reader's error in a page of tracebacks. The name keeps ``LoadImage``, by which
+    MONAI Deploy knows the transform that its own loader takes the place of.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Replace the path under every key by a ``(1, X, Y, Z)`` MetaTensor."""
+        return {**data, **{key: _READERS.get(key, read_volume)(data[key]) for key in self.key_iterator(data)}}
+
+
+_READERS: dict[Hashable, Callable[[str], MetaTensor]] = {"image": read_volume, "label": read_mask}
+
+
+class ToModelGridd(MapTransform):  # type: ignore[misc]  # MONAI is untyped
+    """``to_model_grid`` for dictionaries; ``label`` is resampled as a mask."""
+
+    def __init__(self, keys: KeysCollection, *, spacing_mm: tuple[float, float, float]) -> None:
+        super().__init__(keys)
+        self.spacing_mm = spacing_mm
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Resample every key."""
+        resampled = {
+            key: to_model_grid(data[key], spacing_mm=self.spacing_mm, is_mask=key == "label")
+            for key in self.key_iterator(data)
+        }
+        return {**data, **resampled}
+
+
+def preprocessing(spec: ModelSpec, *, with_label: bool = False) -> Compose:
+    """From the path of a CT to the windowed volume ``(1, H, W, D)`` on the model grid, air 0 and dense bone 1.
+
+    With ``with_label`` the label is read too and stays on its own grid: that is where a prediction is scored.
+    """
+    return Compose(
+        [
+            LoadImageVolumed(("image", "label") if with_label else "image"),
+            Orientationd("image", axcodes=ORIENTATION, labels=None),
+            ToModelGridd("image", spacing_mm=spec.spacing_mm),
+            _hu_window(spec),
+        ]
+    )
+
+
+def model_grid(spec: ModelSpec) -> Compose:
+    """From the paths of a CT and its label to both on the model grid, in HU: what the store keeps for training."""
+    keys = ("image", "label")
+    return Compose(
+        [
+            LoadImageVolumed(keys),
+            Orientationd(keys, axcodes=ORIENTATION, labels=None),
+            ToModelGridd(keys, spacing_mm=spec.spacing_mm),
+        ]
+    )
+
+
+def augmentation(spec: ModelSpec) -> Compose:
+    """Window a slab ``(slab_size, H, W)`` in HU and vary it as scanners and patients vary.
+
+    Left-right mirroring is left out: the liver is on the right.
+    """
+    keys = ("image", "label")
+    return Compose(
+        [
+            _hu_window(spec),
+            RandAffined(
+                keys,
+                prob=0.7,
+                rotate_range=np.pi / 12,
+                scale_range=0.15,
+                shear_range=0.1,
+                translate_range=[size // 16 for size in spec.roi_size],
+                mode=("bilinear", "nearest"),
+                padding_mode="zeros",
+            ),
+            RandScaleIntensityd("image", factors=0.1, prob=0.3),
+            RandShiftIntensityd("image", offsets=0.05, prob=0.3),
+            RandAdjustContrastd("image", gamma=(0.8, 1.25), prob=0.2),
+            RandGaussianNoised("image", std=0.03, prob=0.2),
+            RandGaussianSmoothd("image", sigma_x=(0.3, 0.8), sigma_y=(0.3, 0.8), sigma_z=(0.3, 0.8), prob=0.1),
+            ToTensord(keys, track_meta=False),
+            SelectItemsd(keys),
+        ]
+    )
+
+
+def _hu_window(spec: ModelSpec) -> ScaleIntensityRanged:
+    low, high = spec.hu_window
+    return ScaleIntensityRanged("image", a_min=low, a_max=high, b_min=0.0, b_max=1.0, clip=True)

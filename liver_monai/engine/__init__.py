@@ -1,0 +1,1 @@
+"""What runs: training, inference, evaluation."""

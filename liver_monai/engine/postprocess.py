@@ -1,0 +1,50 @@
+"""From a network's mask to the mask that is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+from monai.config import KeysCollection
+from monai.transforms import Compose, MapTransform
+
+from liver_monai.errors import InputError
+from liver_monai.io.masks import write_mask
+from liver_monai.io.volumes import strip_suffix
+
+
+class SaveImageMaskd(MapTransform):  # type: ignore[misc]  # MONAI is untyped
+    """Write masks as ``<name of the CT>.nii.gz`` with the geometry of their CT.
+
+    MONAI's ``SaveImaged`` drops the header's units and codes and hides a writer's error in a traceback. The name
+    keeps ``SaveImage``, by which MONAI Deploy knows the transform that its own writer takes the place of.
+    """
+
+    def __init__(self, keys: KeysCollection, *, output_dir: str | Path) -> None:
+        super().__init__(keys)
+        self.output_dir = Path(output_dir)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Mapping[Hashable, Any]:
+        """Write every key; the data pass through."""
+        for key in self.key_iterator(data):
+            mask, ct = data[key], data[key].meta["filename_or_obj"]
+            write_mask(mask[0].cpu().numpy(), mask_path(ct, self.output_dir), ct=ct)
+        return data
+
+
+def mask_path(ct: str | Path, output_dir: Path) -> Path:
+    """Where the mask of a CT goes.
+
+    Raises:
+        InputError: it would take the place of the CT itself.
+    """
+    path = output_dir / f"{strip_suffix(Path(ct).name)}.nii.gz"
+    if path.resolve() == Path(ct).resolve():
+        raise InputError(f"{output_dir}: is the folder of {ct}, which its mask would replace; choose another -o")
+    return path
+
+
+def postprocessing(*, output_dir: str | Path | None) -> Compose:
+    """Save the mask under ``pred`` to ``output_dir``, or pass it on where that is ``None``."""
+    return Compose([] if output_dir is None else [SaveImageMaskd("pred", output_dir=output_dir)])

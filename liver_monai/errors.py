@@ -1,0 +1,24 @@
+"""The one exception a user of the command line is meant to read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Input that cannot be used; the message names the file or field, the value, the rule and the way out."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``", did you mean 'X'?"`` with the known name closest to a misspelt one, or nothing when none is close."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f", did you mean '{matches[0]}'?" if matches else ""
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line: its root cause where a library has wrapped it in words of its own."""
+    while error.__cause__ is not None and not isinstance(error, InputError):
+        error = error.__cause__
+    text = " ".join(str(error).split())
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"

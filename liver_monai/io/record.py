@@ -1,0 +1,46 @@
+"""What made a result: versions, arguments and inputs, written beside it."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from liver_monai._version import __version__
+from liver_monai.io.files import file_hash, write_json
+
+DEPENDENCIES = ("torch", "monai", "segmentation-models-pytorch", "nibabel", "numpy")
+
+
+def environment() -> dict[str, str]:
+    """Versions of what computes."""
+    versions = {name: version(name) for name in DEPENDENCIES}
+    return {
+        "liver-monai": __version__,
+        "python": platform.python_version(),
+        **versions,
+        "platform": platform.platform(),
+    }
+
+
+def write_record(path: Path, *, inputs: Iterable[Path], **facts: Any) -> dict[str, Any]:
+    """Write who made a result, when and from what, and return it.
+
+    Args:
+        path: a JSON file.
+        inputs: files whose SHA-256 is kept.
+        facts: anything else worth knowing, of JSON types.
+    """
+    record = {
+        "command": ["liver-monai", *sys.argv[1:]],
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": environment(),
+        **facts,
+        "inputs_sha256": {str(file): file_hash(file) for file in inputs},
+    }
+    write_json(path, record)
+    return record

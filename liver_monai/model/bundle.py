@@ -1,0 +1,125 @@
+"""Bundles, the only form in which a model exists: find one, copy it with overrides, open its configs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from liver_monai.errors import InputError, nearest
+from liver_monai.io.files import write_json
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+SHIPPED = next((folder for folder in (_PACKAGE / "bundles", _PACKAGE.parent / "bundles") if folder.is_dir()), _PACKAGE)
+"""Beside the modules in an installed wheel, beside the package in a checkout."""
+
+ID_SEPARATOR = "#"
+CONFIG_IDS_OF_VALUES = ("_target_", "_disabled_", "_requires_", "_desc_", "_mode_")
+"""MONAI's keywords inside of a component: part of its structure, not values to set."""
+
+
+def list_bundles() -> list[str]:
+    """Names of the bundles that ship."""
+    return sorted(folder.name for folder in SHIPPED.iterdir() if (folder / "configs").is_dir())
+
+
+def find_bundle(bundle: str | Path) -> Path:
+    """The folder of a shipped bundle or of a run.
+
+    Raises:
+        InputError: neither a shipped name nor a folder that holds ``configs/inference.json``.
+    """
+    names = list_bundles()
+    if str(bundle) in names:
+        return SHIPPED / str(bundle)
+    folder = Path(bundle).expanduser().resolve()
+    if (folder / "configs" / "inference.json").is_file():
+        return folder
+    known = f"the shipped bundles are {', '.join(names)}{nearest(str(bundle), names)}"
+    if folder.is_dir():
+        raise InputError(f"{bundle}: is no bundle, it holds no configs/inference.json; {known}")
+    raise InputError(f"{bundle}: no such bundle or folder; {known}")
+
+
+def copy_bundle(bundle: Path, run: Path, overrides: Mapping[str, Any]) -> None:
+    """Copy a bundle to a run's folder, without weights, and write the overrides into its configs.
+
+    Raises:
+        InputError: an override that no config knows; nothing is copied then.
+    """
+    configs = _overridden(bundle, overrides)
+    shutil.copytree(bundle, run, dirs_exist_ok=True, ignore=shutil.ignore_patterns("models", "store", "__pycache__"))
+    _write_configs(run, configs)
+
+
+def override_bundle(run: Path, overrides: Mapping[str, Any]) -> None:
+    """Write overrides into the configs of a run."""
+    _write_configs(run, _overridden(run, overrides))
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """``"spec#slab_size=3"`` -> ``("spec#slab_size", 3)``; the value is JSON, or text where it is not.
+
+    Raises:
+        InputError: there is no ``=``.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise InputError(f"--set {text}: expected id=value, such as --set learning_rate=0.0005")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def _overridden(bundle: Path, overrides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The configs by file name, with every override in each config that has its id."""
+    configs = {path.name: _read_config(path) for path in sorted((bundle / "configs").glob("*.json"))}
+    settable = {name: config for name, config in configs.items() if name != "metadata.json"}
+    known = sorted({config_id for config in settable.values() for config_id in _ids(config)})
+    for config_id, value in overrides.items():
+        if config_id not in known:
+            raise InputError(f"--set {config_id}: the bundle has no such id{nearest(config_id, known)}")
+        for config in settable.values():
+            if config_id in _ids(config):
+                _set(config, config_id, value)
+    return configs
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: is not JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: holds a {type(config).__name__}; a bundle's config is an object")
+    return config
+
+
+def _write_configs(run: Path, configs: Mapping[str, Any]) -> None:
+    for name, config in configs.items():
+        write_json(run / "configs" / name, config)
+
+
+def _ids(config: Any, prefix: str = "") -> Iterator[str]:
+    """Every id of a config, ``a``, ``a#b``, ``a#b#0``, as MONAI writes them."""
+    items = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
+    for key, value in items:
+        if key in CONFIG_IDS_OF_VALUES:
+            continue
+        config_id = f"{prefix}{ID_SEPARATOR}{key}" if prefix else str(key)
+        yield config_id
+        yield from _ids(value, config_id)
+
+
+def _set(config: dict[str, Any], config_id: str, value: Any) -> None:
+    *parents, last = config_id.split(ID_SEPARATOR)
+    place: Any = config
+    for key in parents:
+        place = place[int(key) if isinstance(place, list) else key]
+    old = place[int(last) if isinstance(place, list) else last]
+    if isinstance(old, (int, float)) and isinstance(value, str) and not value.startswith(("$", "@")):
+        raise InputError(f"--set {config_id}={value}: expected a number such as {old}")
+    place[int(last) if isinstance(place, list) else last] = value

@@ -1,0 +1,154 @@
+"""A report as one HTML file: it opens offline, asks nobody for anything, runs no script, and prints on A4."""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined, Template
+
+from liver_monai.io.files import whole_file
+
+Cell = str | int | float | None
+
+MISSING = "\N{EN DASH}"
+
+_NUMBER = re.compile(
+    r"[-+\N{MINUS SIGN}<>≤≥±]?\s*\d[\d.,\s]*(%|of\b.*|[\[(±\N{EN DASH}-].*)?"
+)  # 0.95, 12 %, 0.9 [0.8, 1.0], 3 of 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table whose first column names its rows.
+
+    Args:
+        rows: one cell a column; ``None`` and NaN are shown as missing, floats with the decimals their column needs.
+        note: how the numbers came about, shown below the table.
+
+    Raises:
+        ValueError: a row has not one cell a column.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"table '{self.title}' has {len(self.columns)} columns, but a row is {list(row)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A plot as PNG and the same said in words, for those who cannot see it."""
+
+    title: str
+    png: bytes
+    alt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CasePanel:
+    """One case: its contact sheet as PNG, and facts as label -> text such as ``{"liver": "1520 mL"}``."""
+
+    case_id: str
+    picture_png: bytes
+    facts: Mapping[str, str]
+
+
+def write_page(
+    path: Path,
+    *,
+    title: str,
+    summary: Sequence[tuple[str, str]],
+    tables: Sequence[Table],
+    figures: Sequence[Figure],
+    panels: Sequence[CasePanel],
+    provenance: Mapping[str, str],
+) -> None:
+    """Write the report to ``path``, whole or not at all.
+
+    Args:
+        summary: label and value of the cards at the top.
+        provenance: what the report was made from and with: versions, seeds, hashes, configuration.
+    """
+    html = _template().render(
+        title=title,
+        summary=summary,
+        tables=[_TableView.of(table) for table in tables],
+        figures=[(figure, _data_uri(figure.png)) for figure in figures],
+        panels=[(panel, _data_uri(panel.picture_png), _panel_alt(panel)) for panel in panels],
+        provenance=provenance,
+    )
+    with whole_file(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+
+
+def _template() -> Template:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    source = files("liver_monai.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(source)
+
+
+def _data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _panel_alt(panel: CasePanel) -> str:
+    facts = "; ".join(f"{label}: {text}" for label, text in panel.facts.items())
+    return f"Axial CT slices of {panel.case_id} with the outlines of liver and tumours. {facts}".strip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TableView:
+    """A table as text: cells formatted, and for each column whether it holds numbers."""
+
+    title: str
+    note: str
+    columns: list[tuple[str, bool]]
+    rows: list[list[str]]
+
+    @classmethod
+    def of(cls, table: Table) -> _TableView:
+        columns = [[row[index] for row in table.rows] for index in range(len(table.columns))]
+        texts = [_format_column(column) for column in columns]
+        is_number = [index > 0 and _holds_numbers(column) for index, column in enumerate(columns)]
+        return cls(
+            title=table.title,
+            note=table.note,
+            columns=list(zip(table.columns, is_number, strict=True)),
+            rows=[[column[index] for column in texts] for index in range(len(table.rows))],
+        )
+
+
+def _is_missing(cell: Cell) -> bool:
+    return cell is None or (isinstance(cell, float) and math.isnan(cell))
+
+
+def _holds_numbers(column: Sequence[Cell]) -> bool:
+    given = [cell for cell in column if cell != "" and not _is_missing(cell)]
+    return bool(given) and all(not isinstance(cell, str) or _NUMBER.fullmatch(cell) for cell in given)
+
+
+def _format_column(column: Sequence[Cell]) -> list[str]:
+    """The same number of decimals down a column, as many as its largest number leaves room for."""
+    numbers = [abs(cell) for cell in column if isinstance(cell, float) and math.isfinite(cell)]
+    largest = max(numbers, default=0.0)
+    decimals = 3 if largest < 10 else 2 if largest < 100 else 1
+    return [_format_cell(cell, decimals=decimals) for cell in column]
+
+
+def _format_cell(cell: Cell, *, decimals: int) -> str:
+    if _is_missing(cell):
+        return MISSING
+    if isinstance(cell, float):
+        return f"{cell:.{decimals}f}" if math.isfinite(cell) else "∞" if cell > 0 else "\N{MINUS SIGN}∞"
+    return str(cell)

@@ -1,0 +1,1 @@
+"""Scores of masks; nothing here knows files or networks."""
