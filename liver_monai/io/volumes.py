@@ -82,7 +82,7 @@ def _open(path: Path) -> Any:
     try:
         return nib.load(path)
     except (ImageFileError, HeaderDataError, *DAMAGED) as error:
-        raise InputError(f"{path}: is named like NIfTI but has no NIfTI header ({one_line(error)})") from error
+        raise InputError(f"{path}: is named like NIfTI but cannot be read as NIfTI ({one_line(error)})") from error
 
 
 def _check_header(path: Path, image: Any) -> None:
