@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,20 +37,17 @@ class _Commands(click.Group):
 @click.version_option(__version__, prog_name="liver-monai")
 def main() -> None:
     """Segment the liver and its tumours in CT. Research use only."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
-    logging.getLogger("liver_monai").setLevel(logging.INFO)
 
 
 @main.command()
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("demo-run"), show_default=True)
-@click.option("--minutes", default=2.5, show_default=True, help="Length of the training.")
 @click.option("--seed", default=0, show_default=True, help="Decides on the synthetic patients and the training.")
 @JSON
-def demo(out: Path, minutes: float, seed: int, as_json: bool) -> None:
+def demo(out: Path, seed: int, as_json: bool) -> None:
     """Run the whole path on synthetic CTs: train, predict, score, report. Minutes on two cores, no download."""
     from liver_monai.demo import run_demo
 
-    summary = run_demo(out, minutes=minutes, seed=seed, say=_say)
+    summary = run_demo(out, seed=seed, say=_say)
     _print_summary(summary, as_json=as_json)
 
 

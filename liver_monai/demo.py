@@ -14,18 +14,18 @@ from liver_monai.errors import InputError
 from liver_monai.io.files import write_json
 
 SHAPE = (160, 160, 48)
-N_TRAIN, N_TEST = 24, 4
+N_TRAIN, N_TEST = 28, 8
 SETTINGS = {
-    "max_epochs": 1_000_000,  # minutes end the training
+    "max_epochs": 10,
     "slabs_per_epoch": 480,
-    "val_interval": 1_000_000,  # once, at the end
+    "fold": None,  # all cases train: what is held out is the test set
     "spec#spacing_mm": [2.5, 2.5, 5.0],
     "spec#roi_size": [128, 128],
 }
 """A coarse grid: enough for phantoms, and a training step takes a tenth of the time it takes on a patient's CT."""
 
 
-def run_demo(out: Path, *, minutes: float, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
+def run_demo(out: Path, *, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Run every step into ``out`` and return the scores on phantoms that the training never saw.
 
     Raises:
@@ -37,9 +37,8 @@ def run_demo(out: Path, *, minutes: float, seed: int, say: Callable[[str], None]
     say(f"1/4  {N_TRAIN + N_TEST} synthetic CTs")
     write_phantoms(out / "train", n_cases=N_TRAIN, shape=SHAPE, seed=seed)
     write_phantoms(out / "test", n_cases=N_TEST, shape=SHAPE, seed=seed + N_TRAIN)
-    say(f"2/4  training bundle mobilenet for {minutes:g} minutes")
-    settings = {**SETTINGS, "minutes": minutes, "seed": seed}
-    run = train(bundle="mobilenet", data=out / "train", out=out / "run", overrides=settings)
+    say("2/4  training bundle mobilenet")
+    run = train(bundle="mobilenet", data=out / "train", out=out / "run", overrides={**SETTINGS, "seed": seed})
     say("3/4  predicting CTs that the training never saw")
     predict_cohort([out / "test"], bundle=run, out=out / "masks", say=say)
     say("4/4  scoring")

@@ -7,7 +7,11 @@ Nothing in it comes from a real scan, and nothing learnt from it holds for patie
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from liver_monai.data.phantom_anatomy import draw_anatomy
 from liver_monai.data.phantom_scan import ORIENTATIONS, Scan, acquire, draw_scan, is_orientation
@@ -148,16 +153,21 @@ def write_phantoms(out: Path, *, n_cases: int, shape: tuple[int, int, int] = (19
     Returns:
         ``dataset.json``, which is written last: where it is, the dataset is whole.
     """
-    truths: dict[str, Any] = {}
-    for number in range(n_cases):
-        name = f"liver_{number:03d}"
-        phantom = make_phantom(seed=seed + number, shape=shape)
-        _write_volume(out / "imagesTr" / f"{name}.nii.gz", phantom.image, phantom.affine)
-        _write_volume(out / "labelsTr" / f"{name}.nii.gz", phantom.label, phantom.affine)
-        truths[name] = phantom.truth
-    write_json(out / "phantoms.json", truths)
-    write_json(out / "dataset.json", _dataset(list(truths)))
+    names = [f"liver_{number:03d}" for number in range(n_cases)]
+    write = partial(_write_case, out, seed=seed, shape=shape)
+    workers = min(os.cpu_count() or 1, n_cases)
+    with ProcessPoolExecutor(max_workers=workers, mp_context=get_context("spawn")) as pool:
+        truths = list(tqdm(pool.map(write, names, range(n_cases)), total=n_cases, desc="drawing", disable=None))
+    write_json(out / "phantoms.json", dict(zip(names, truths, strict=True)))
+    write_json(out / "dataset.json", _dataset(names))
     return out / "dataset.json"
+
+
+def _write_case(out: Path, name: str, number: int, *, seed: int, shape: tuple[int, int, int]) -> dict[str, Any]:
+    phantom = make_phantom(seed=seed + number, shape=shape)
+    _write_volume(out / "imagesTr" / f"{name}.nii.gz", phantom.image, phantom.affine)
+    _write_volume(out / "labelsTr" / f"{name}.nii.gz", phantom.label, phantom.affine)
+    return phantom.truth
 
 
 def _write_volume(path: Path, voxels: NDArray[Any], affine: NDArray[np.float64]) -> None:

@@ -14,22 +14,22 @@ from liver_monai.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Two disjoint lists of cases; ``validation`` is empty when there is only one case."""
+    """Two disjoint lists of cases; ``validation`` is empty when nothing is held back or there is only one case."""
 
     train: list[Case]
     validation: list[Case]
 
 
-def split_cases(cases: Sequence[Case], *, fold: int = 0, n_folds: int = 5, seed: int = 0) -> Split:
-    """Hold one fold of whole cases back; the folds depend on the case ids and the seed alone.
+def split_cases(cases: Sequence[Case], *, fold: int | None = 0, n_folds: int = 5, seed: int = 0) -> Split:
+    """Hold one fold of whole cases back, or none; the folds depend on the case ids and the seed alone.
 
     Raises:
         InputError: there is no such fold.
     """
     n_folds = min(n_folds, len(cases))
-    if not 0 <= fold < n_folds:
+    if fold is not None and not 0 <= fold < n_folds:
         raise InputError(f"fold is {fold}; {len(cases)} cases make the folds 0 to {n_folds - 1}")
-    if n_folds == 1:
+    if fold is None or n_folds == 1:
         return Split(train=list(cases), validation=[])
     ordered = sorted(cases, key=lambda case: case.case_id)
     shuffled = [ordered[index] for index in np.random.default_rng(seed).permutation(len(ordered))]
@@ -40,6 +40,6 @@ def split_cases(cases: Sequence[Case], *, fold: int = 0, n_folds: int = 5, seed:
     )
 
 
-def split_dataset(dataset_dir: str | Path, *, fold: int = 0) -> Split:
+def split_dataset(dataset_dir: str | Path, *, fold: int | None = 0) -> Split:
     """``split_cases`` of the labelled cases of a data set."""
     return split_cases(find_cases(dataset_dir), fold=fold)

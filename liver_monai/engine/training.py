@@ -57,7 +57,6 @@ def _run_workflow(run: Path, *, resume: bool) -> None:
     workflow = ConfigWorkflow(
         config_file=str(run / "configs" / "train.json"),
         workflow_type="train",
-        logging_file=False,  # the command line has set up logging already
         bundle_root=str(run),
         resume=resume,
     )
