@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 from hypothesis import settings
 
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
@@ -23,13 +27,88 @@ settings.load_profile("repeatable")
 REAL_DATA_VARIABLE = "LIVER_MONAI_REAL_DATA"
 
 
+QUICK_TRAINING = (
+    ("learning_rate", 0.004),
+    ("slabs_per_epoch", 64),
+    ("batch_size", 2),
+    ("val_interval", 1),
+    ("spec#slab_size", 3),
+    ("spec#spacing_mm", [5, 5, 10]),
+    ("spec#roi_size", [48, 48]),
+)
+"""Enough in two epochs that the network finds a phantom's liver, on a grid so coarse that it takes seconds."""
+
+
+def run_command(*arguments: object) -> Result:
+    """``liver-monai`` with these arguments, in this process; texts of the two streams come back apart."""
+    from liver_monai.cli import main
+
+    handlers = list(logging.root.handlers)
+    try:
+        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+    finally:
+        logging.root.handlers[:] = handlers  # training sets up logging to a stream that ends with the command
+
+
+def as_options(settings: dict[str, object]) -> list[str]:
+    """``{"fold": 1}`` -> ``["--set", "fold=1"]``; the text of these values is JSON."""
+    return [option for name, value in settings.items() for option in ("--set", f"{name}={value}")]
+
+
+@pytest.fixture(scope="session")
+def liver_monai() -> Callable[..., Result]:
+    return run_command
+
+
+@pytest.fixture(scope="session")
+def train_quickly(phantom_dataset: Path) -> Callable[..., Result]:
+    """``liver-monai train`` in seconds; ``arguments`` and ``settings`` come on top of ``QUICK_TRAINING``."""
+
+    def train(out: Path, *arguments: object, data: Path = phantom_dataset, **settings: object) -> Result:
+        options = as_options({**dict(QUICK_TRAINING), **settings})
+        return run_command("train", "--data", data, "-o", out, *options, *arguments)
+
+    return train
+
+
 @pytest.fixture(scope="session")
 def phantom_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder in MSD layout with four small CTs and their references; for reading only."""
     from liver_monai.data.phantom import write_phantoms
 
-    folder = tmp_path_factory.mktemp("phantoms")
-    write_phantoms(folder, n_cases=4, shape=(96, 96, 24), seed=0)
+    def write(folder: Path) -> None:
+        write_phantoms(folder, n_cases=4, shape=(96, 96, 24), seed=0)
+
+    return made_once(tmp_path_factory, "phantoms", write)
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory, train_quickly: Callable[..., Result]) -> Path:
+    """Folder that ``liver-monai train`` left, with weights that find a phantom's liver; for reading only."""
+
+    def train(folder: Path) -> None:
+        done = train_quickly(folder, "--epochs", 2)
+        assert done.exit_code == 0, done.output
+
+    return made_once(tmp_path_factory, "trained-run", train)
+
+
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that one worker makes while the others wait for it."""
+    if WORKERS == 1:
+        folder = tmp_path_factory.getbasetemp() / name
+        make(folder)
+        return folder
+    import fcntl  # only where several workers run, and those run on Linux and macOS
+
+    folder = tmp_path_factory.getbasetemp().parent / name
+    is_made = folder.with_suffix(".made")
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not is_made.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+            make(folder)
+            is_made.touch()
     return folder
 
 

@@ -70,7 +70,7 @@ def find_references(path: str | Path) -> list[Case]:
         InputError: no such path, or no mask in it.
     """
     path = Path(path).expanduser()
-    if path.is_dir() and ((path / "dataset.json").is_file() or any(path.glob(f"**/{LITS_LABEL}*"))):
+    if (path / "dataset.json").is_file() or _holds_lits_pairs(path):
         return find_cases(path)
     return _unique([Case(case_id=case_id_of(mask), image=mask, label=mask) for mask in _masks_of(path)])
 
@@ -81,10 +81,7 @@ def find_masks(path: str | Path) -> dict[str, Path]:
     Raises:
         InputError: no such path, or no mask in it.
     """
-    path = Path(path).expanduser()
-    return {
-        case.case_id: case.image for case in _unique([Case(case_id=case_id_of(m), image=m) for m in _masks_of(path)])
-    }
+    return _by_case_id(_masks_of(Path(path).expanduser()))
 
 
 def _masks_of(path: Path) -> list[Path]:
@@ -127,7 +124,7 @@ def _msd_cases(listing: Path) -> list[Case]:
             label=_listed(listing, entry["label"]),
         )
         for entry in entries
-        if isinstance(entry, dict) and {"image", "label"} <= entry.keys()
+        if isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("image", "label"))
     ]
     if len(cases) < len(entries):
         raise InputError(f"{listing}: {len(entries) - len(cases)} entries of 'training' lack 'image' or 'label'")
@@ -139,10 +136,8 @@ def _read_listing(listing: Path) -> dict[str, Any]:
         content = json.loads(listing.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{listing}: is not JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise InputError(
-            f"{listing}: holds a {type(content).__name__}; MSD's dataset.json is an object with 'training'"
-        )
+    if not isinstance(content, dict) or not isinstance(content.get("training", []), list):
+        raise InputError(f"{listing}: is not MSD's dataset.json, which is an object with the list 'training'")
     return content
 
 
@@ -154,13 +149,24 @@ def _listed(listing: Path, name: str) -> Path:
 
 
 def _lits_cases(folder: Path) -> list[Case]:
-    files = [file for file in folder.rglob("*") if is_volume_file(file)]
-    labels = {case_id_of(file): file for file in files if file.name.startswith(LITS_LABEL)}
-    images = {case_id_of(file): file for file in files if file.name.startswith(LITS_IMAGE)}
+    files = [file for file in folder.rglob("*") if is_volume_file(file) and file.is_file()]
+    images, labels = (
+        _by_case_id(file for file in files if file.name.startswith(prefix)) for prefix in (LITS_IMAGE, LITS_LABEL)
+    )
     lonely = sorted(labels.keys() - images.keys())
     if lonely:
         raise InputError(f"{labels[lonely[0]]}: has no {LITS_IMAGE}{lonely[0]}.nii beside it")
     return [Case(case_id=case_id, image=images[case_id], label=label) for case_id, label in labels.items()]
+
+
+def _holds_lits_pairs(folder: Path) -> bool:
+    """Whether there are CTs beside the references; a folder of ``segmentation-N`` alone is a folder of masks."""
+    return all(any(folder.glob(f"**/{prefix}*")) for prefix in (LITS_IMAGE, LITS_LABEL))
+
+
+def _by_case_id(files: Iterable[Path]) -> dict[str, Path]:
+    cases = _unique([Case(case_id=case_id_of(file), image=file) for file in files])
+    return {case.case_id: case.image for case in cases}
 
 
 def _unique(cases: list[Case]) -> list[Case]:
@@ -177,4 +183,4 @@ def _unique(cases: list[Case]) -> list[Case]:
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """Sort key by which ``liver_9`` comes before ``liver_10``."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]

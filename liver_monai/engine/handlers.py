@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from monai.handlers import CheckpointLoader, EarlyStopHandler
 
@@ -47,6 +48,10 @@ class Budget:
         by_time = self.minutes_spent() / self.minutes if self.minutes else 0.0
         return min(1.0, max(self.epochs_done / self.max_epochs, by_time))
 
+    def is_spent(self) -> bool:
+        """Whether the end is reached; processes that train together go by the first one's clock."""
+        return bool(idist.broadcast(float(self.progress() >= 1), src=0))
+
     def learning_rate_factor(self, step: int = 0) -> float:
         """Linear warm-up, then a cosine to 0 at the end of the budget; the form ``LambdaLR`` calls."""
         progress = self.progress()
@@ -79,7 +84,7 @@ class BudgetHandler:
         self.budget.epochs_done = engine.state.iteration / engine.state.epoch_length
 
     def _end(self, engine: Engine) -> None:
-        if self.budget.progress() >= 1:
+        if self.budget.is_spent():
             engine.terminate()
 
 
@@ -96,7 +101,7 @@ class ValidateAtEnd:
 
     def __call__(self, engine: Engine) -> None:
         """Validate if the budget is spent and this epoch was not validated."""
-        if self.budget.progress() >= 1 and self.validator.state.epoch != engine.state.epoch:
+        if self.budget.is_spent() and self.validator.state.epoch != engine.state.epoch:
             self.validator.run(engine.state.epoch)
 
 
@@ -126,6 +131,8 @@ class WeightsSaver:
 
     def __call__(self, engine: Engine) -> None:
         """Save what is worth saving."""
+        if idist.get_rank() > 0:
+            return
         name = engine.state.key_metric_name
         if name is None:
             save_weights(self.network, self.path, spec=self.spec, epoch=engine.state.epoch)
@@ -158,6 +165,8 @@ class Checkpoint:
         engine.add_event_handler(Events.EPOCH_COMPLETED, lambda _: self._write(objects))
 
     def _write(self, objects: dict[str, Any]) -> None:
+        if idist.get_rank() > 0:
+            return
         with whole_file(self.path) as temporary:
             torch.save({name: item.state_dict() for name, item in objects.items()}, temporary)
 
@@ -191,6 +200,8 @@ class History:
             **self._validation_scores(engine.state.epoch),
         }
         self.losses.clear()
+        if idist.get_rank() > 0:
+            return
         self._append(row)
         logger.info("  ".join(f"{name} {value}" for name, value in row.items() if value != ""))
 

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from liver_monai.errors import InputError, nearest
 from liver_monai.io.files import write_json
@@ -78,13 +78,14 @@ def _overridden(bundle: Path, overrides: Mapping[str, Any]) -> dict[str, dict[st
     """The configs by file name, with every override in each config that has its id."""
     configs = {path.name: _read_config(path) for path in sorted((bundle / "configs").glob("*.json"))}
     settable = {name: config for name, config in configs.items() if name != "metadata.json"}
-    known = sorted({config_id for config in settable.values() for config_id in _ids(config)})
     for config_id, value in overrides.items():
+        places = [place for config in settable.values() for place in _places(config)]
+        known = sorted({place.config_id for place in places})
         if config_id not in known:
             raise InputError(f"--set {config_id}: the bundle has no such id{nearest(config_id, known)}")
-        for config in settable.values():
-            if config_id in _ids(config):
-                _set(config, config_id, value)
+        for place in places:
+            if place.config_id == config_id:
+                _set(place, value)
     return configs
 
 
@@ -103,23 +104,27 @@ def _write_configs(run: Path, configs: Mapping[str, Any]) -> None:
         write_json(run / "configs" / name, config)
 
 
-def _ids(config: Any, prefix: str = "") -> Iterator[str]:
+class _Place(NamedTuple):
+    """Where a config keeps the value of an id."""
+
+    config_id: str
+    container: Any
+    key: Any
+
+
+def _places(config: Any, prefix: str = "") -> Iterator[_Place]:
     """Every id of a config, ``a``, ``a#b``, ``a#b#0``, as MONAI writes them."""
     items = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
     for key, value in items:
         if key in CONFIG_IDS_OF_VALUES:
             continue
         config_id = f"{prefix}{ID_SEPARATOR}{key}" if prefix else str(key)
-        yield config_id
-        yield from _ids(value, config_id)
+        yield _Place(config_id, config, key)
+        yield from _places(value, config_id)
 
 
-def _set(config: dict[str, Any], config_id: str, value: Any) -> None:
-    *parents, last = config_id.split(ID_SEPARATOR)
-    place: Any = config
-    for key in parents:
-        place = place[int(key) if isinstance(place, list) else key]
-    old = place[int(last) if isinstance(place, list) else last]
+def _set(place: _Place, value: Any) -> None:
+    old = place.container[place.key]
     if isinstance(old, (int, float)) and isinstance(value, str) and not value.startswith(("$", "@")):
-        raise InputError(f"--set {config_id}={value}: expected a number such as {old}")
-    place[int(last) if isinstance(place, list) else last] = value
+        raise InputError(f"--set {place.config_id}={value}: expected a number such as {old}")
+    place.container[place.key] = value

@@ -1,0 +1,119 @@
+"""Random slabs for training: which ones are drawn, and what becomes of a draw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Randomizable
+from torch.utils.data import Dataset, DistributedSampler
+
+from liver_monai.data.cases import Case
+from liver_monai.data.slabs import slab_indices
+from liver_monai.data.store import StoredCase, build_store, process_rank
+from liver_monai.data.transforms import augmentation
+from liver_monai.spec import LIVER, TUMOR, ModelSpec
+
+CENTRED_ON = {TUMOR: 0.5, LIVER: 0.35, None: 0.15}
+"""How often a slab is centred on a tumour voxel, on a liver voxel, or anywhere: half on lesions as H-DenseUNet
+(Li, IEEE TMI 2018), and slices without liver so that false positives are seen in training."""
+
+AIR_HU = -1024
+
+
+class SlabDataset(Dataset[dict[str, torch.Tensor]]):
+    """Random slabs of a store: ``image`` ``(slab_size, H, W)`` and the centre slice's ``label`` ``(1, H, W)``.
+
+    An item depends on the seed and its number alone, whichever worker or process makes it and whatever was made
+    before. Numbers go on from epoch to epoch (``DrawSampler``), so that no epoch repeats another.
+
+    Args:
+        data: cases to draw from, each equally often.
+        spec: slab_size and roi_size.
+        folder: of the store.
+        n_samples: slabs an epoch.
+        transform: applied to each slab; by default ``augmentation(spec)``.
+        seed: another seed gives other slabs.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Case],
+        *,
+        spec: ModelSpec,
+        folder: str | Path,
+        n_samples: int,
+        transform: Callable[[Any], Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.spec = spec
+        self.cases = build_store(data, spec=spec, folder=folder)
+        self.transform = augmentation(spec) if transform is None else transform
+        self.n_samples = n_samples
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.n_samples
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+        rng = np.random.default_rng([self.seed, number])
+        case = self.cases[rng.integers(len(self.cases))]
+        value, z = _draw_slice(rng, case)
+        label = np.asarray(case.label[z])
+        corner = _draw_corner(rng, label, value=value, roi_size=self.spec.roi_size)
+        slices = slab_indices(z, n_slices=len(case.image), slab_size=self.spec.slab_size)
+        slab = np.stack([_crop(case.image[source], corner, self.spec.roi_size, fill=AIR_HU) for source in slices])
+        label = _crop(label, corner, self.spec.roi_size, fill=0)
+        if isinstance(self.transform, Randomizable):
+            self.transform.set_random_state(seed=int(rng.integers(2**32)))
+        item: dict[str, torch.Tensor] = self.transform({"image": slab.astype(np.float32), "label": label[None]})
+        return item
+
+
+class DrawSampler(DistributedSampler[int]):
+    """Numbers of the slabs of an epoch, shared among the processes that train together.
+
+    MONAI's trainer tells the epoch to every ``DistributedSampler``.
+    """
+
+    def __init__(self, dataset: SlabDataset) -> None:
+        rank, n_processes = process_rank()
+        super().__init__(dataset, num_replicas=n_processes, rank=rank, shuffle=False)
+        self.n_samples = len(dataset)
+
+    def __iter__(self) -> Iterator[int]:
+        return (self.epoch * self.n_samples + index for index in super().__iter__())
+
+
+def _draw_slice(rng: np.random.Generator, case: StoredCase) -> tuple[int | None, int]:
+    """The class to centre on and a slice that holds it; where the case lacks the class, any slice."""
+    value = list(CENTRED_ON)[rng.choice(len(CENTRED_ON), p=list(CENTRED_ON.values()))]
+    slices = case.slices_with[value] if value is not None else ()
+    if len(slices) == 0:
+        return None, int(rng.integers(len(case.image)))
+    return value, int(rng.choice(slices))
+
+
+def _draw_corner(
+    rng: np.random.Generator, label: np.ndarray, *, value: int | None, roi_size: tuple[int, int]
+) -> tuple[int, int]:
+    """First voxel of the crop: around a voxel of the class, inside of the slice where the slice is large enough."""
+    voxels = np.argwhere(label == value) if value is not None else None
+    centre = rng.integers(label.shape) if voxels is None else voxels[rng.integers(len(voxels))]
+    x, y = (
+        min(max(int(c) - roi // 2, 0), size - roi) if size >= roi else (size - roi) // 2
+        for c, size, roi in zip(centre, label.shape, roi_size, strict=True)
+    )
+    return x, y
+
+
+def _crop(plane: np.ndarray, corner: tuple[int, int], roi_size: tuple[int, int], *, fill: int) -> np.ndarray:
+    """``roi_size`` of a slice from ``corner`` on, ``fill`` where the slice does not reach."""
+    cropped = np.full(roi_size, fill, dtype=plane.dtype)
+    inside = [slice(max(c, 0), min(c + roi, size)) for c, roi, size in zip(corner, roi_size, plane.shape, strict=True)]
+    target = [slice(s.start - c, s.stop - c) for s, c in zip(inside, corner, strict=True)]
+    cropped[tuple(target)] = plane[tuple(inside)]
+    return cropped
