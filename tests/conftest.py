@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -51,12 +52,13 @@ def run_command(*arguments: object) -> Result:
 
 
 def as_options(settings: dict[str, object]) -> list[str]:
-    """``{"fold": 1}`` -> ``["--set", "fold=1"]``; the text of these values is JSON."""
-    return [option for name, value in settings.items() for option in ("--set", f"{name}={value}")]
+    """``{"fold": None}`` -> ``["--set", "fold=null"]``."""
+    return [option for name, value in settings.items() for option in ("--set", f"{name}={json.dumps(value)}")]
 
 
 @pytest.fixture(scope="session")
-def liver_monai() -> Callable[..., Result]:
+def cli() -> Callable[..., Result]:
+    """``liver-monai`` with the given arguments."""
     return run_command
 
 

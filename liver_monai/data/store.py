@@ -64,7 +64,9 @@ def _is_stored(folder: Path, case: Case, key: str) -> bool:
 
 
 def _write_case(folder: Path, case: Case, key: str, item: dict[str, np.ndarray]) -> None:
-    """The listing is written last: a case is stored when it is there."""
+    """The listing goes first and comes last: a case is stored when it is there, and then all of it is of one grid."""
+    listing = folder / f"{case.case_id}.json"
+    listing.unlink(missing_ok=True)
     limits = np.iinfo(np.int16)
     image = np.asarray(item["image"])[0].transpose(2, 0, 1)
     label = np.asarray(item["label"])[0].transpose(2, 0, 1)
@@ -73,7 +75,7 @@ def _write_case(folder: Path, case: Case, key: str, item: dict[str, np.ndarray])
         with whole_file(folder / f"{case.case_id}.{name}.npy") as temporary:
             np.save(temporary, np.ascontiguousarray(array))
     slices_with = {value: np.flatnonzero((label == value).any(axis=(1, 2))).tolist() for value in (LIVER, TUMOR)}
-    write_json(folder / f"{case.case_id}.json", {"key": key, "slices_with": slices_with})
+    write_json(listing, {"key": key, "slices_with": slices_with})
 
 
 def _open_case(folder: Path, case: Case) -> StoredCase:

@@ -23,3 +23,11 @@ def build_network(spec: ModelSpec, *, encoder_weights: str | None = None) -> tor
         classes=len(LABELS),
     )
     return network
+
+
+def distribute(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """A network that trains together with those of the other processes; on GPUs they share batch statistics, too."""
+    if device.type != "cuda":  # torch synchronises batch statistics on GPUs only
+        return torch.nn.parallel.DistributedDataParallel(network.to(device))
+    synchronised = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network).to(device)
+    return torch.nn.parallel.DistributedDataParallel(synchronised, device_ids=[device])

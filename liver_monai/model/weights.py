@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from liver_monai.errors import InputError
+from liver_monai.errors import InputError, one_line
 from liver_monai.io.files import file_hash, whole_file, write_json
 from liver_monai.spec import ModelSpec
 
@@ -44,10 +44,20 @@ def check_weights(path: str | Path, *, spec: ModelSpec) -> None:
     record = path.with_suffix(".json")
     if not record.is_file():
         return  # weights from elsewhere; the network's layers are the only check there is
-    trained = ModelSpec(**json.loads(record.read_text(encoding="utf-8"))["spec"])
+    trained = _read_spec(record)
     differences = [f"{name} {was} -> {now}" for name, (now, was) in spec.differences(trained).items()]
     if differences:
         raise InputError(
             f"{path}: was trained under another spec ({'; '.join(differences)}); "
             "put the old values back into the bundle's configs or train anew"
         )
+
+
+def _read_spec(record: Path) -> ModelSpec:
+    try:
+        return ModelSpec(**json.loads(record.read_text(encoding="utf-8"))["spec"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{record}: holds no spec that can be read ({one_line(error)}); bring it back from where the weights are "
+            "from, or remove it if you know that they fit"
+        ) from error
