@@ -150,6 +150,71 @@ def evaluate(prediction: Path, reference: Path, out: Path, overwrite: bool, as_j
     _exit_for(summary["n"] + summary["n_failed"], summary["n_failed"])
 
 
+@main.group()
+def bundle() -> None:
+    """List, make, check and pack bundles."""
+
+
+@bundle.command("list")
+@JSON
+def bundle_list(as_json: bool) -> None:
+    """Name the bundles that ship."""
+    from liver_monai.model.bundle import describe_bundles
+
+    bundles = describe_bundles()
+    if as_json:
+        _print_json(bundles)
+        return
+    for name, description in bundles.items():
+        click.echo(f"{name:16} {description}")
+
+
+@bundle.command("new")
+@click.argument("name")
+@click.option("--encoder", required=True, help="Of segmentation-models-pytorch, or tu- and a timm name.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), default=Path(), help="Folder to make it in.  [default: here]"
+)
+def bundle_new(name: str, encoder: str, out: Path) -> None:
+    """Make an untrained bundle for another encoder."""
+    from liver_monai.model.authoring import new_bundle
+
+    _say(f"made {new_bundle(name, encoder=encoder, folder=out)}")
+
+
+@bundle.command("verify")
+@click.argument("path", metavar="BUNDLE")
+@JSON
+def bundle_verify(path: str, as_json: bool) -> None:
+    """Check a bundle's files, metadata, spec, network and weights."""
+    from liver_monai.model.authoring import verify_bundle
+    from liver_monai.model.bundle import find_bundle
+
+    checks = verify_bundle(find_bundle(path))
+    if as_json:
+        _print_json([{"name": check.name, "ok": not check.error, "error": check.error} for check in checks])
+    else:
+        for check in checks:
+            click.echo(f"{'FAIL' if check.error else 'ok  '}  {check.name:14} {check.error}".rstrip())
+    if any(check.error for check in checks):
+        sys.exit(FAILED)
+
+
+@bundle.command("pack")
+@click.argument("path", metavar="BUNDLE")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The zip file to write.")
+@click.option("--torchscript", is_flag=True, help="Add models/model.ts, for MONAI Deploy.")
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+def bundle_pack(path: str, out: Path, torchscript: bool, overwrite: bool) -> None:
+    """Put a bundle into one zip file, to share it."""
+    from liver_monai.model.authoring import pack_bundle
+    from liver_monai.model.bundle import find_bundle
+
+    if out.exists() and not overwrite:
+        raise InputError(f"{out}: is there already; give --overwrite or another -o")
+    _say(f"packed {pack_bundle(find_bundle(path), out, torchscript=torchscript)}")
+
+
 @main.command()
 @JSON
 def doctor(as_json: bool) -> None:

@@ -82,6 +82,8 @@ class BudgetHandler:
 
     def _count(self, engine: Engine) -> None:
         self.budget.epochs_done = engine.state.iteration / engine.state.epoch_length
+        if self.budget.minutes is not None and self.budget.is_spent():
+            engine.terminate_epoch()  # what belongs to the end of an epoch still happens
 
     def _end(self, engine: Engine) -> None:
         if self.budget.is_spent():

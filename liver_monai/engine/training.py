@@ -9,9 +9,11 @@ from typing import Any
 from monai.bundle import ConfigWorkflow
 
 from liver_monai.data.cases import find_cases
+from liver_monai.data.splits import Split
 from liver_monai.engine.device import keep_freed_memory
 from liver_monai.errors import InputError
-from liver_monai.model.bundle import copy_bundle, find_bundle, override_bundle
+from liver_monai.io.record import write_record
+from liver_monai.model.bundle import copy_bundle, find_bundle, override_bundle, set_training_data
 
 
 def train(
@@ -29,7 +31,7 @@ def train(
         data: data set with reference masks; with ``resume``, ``None`` means the one the run began with.
         out: the run's folder, new unless ``resume``.
         overrides: config ids and their values, written into the run's configs.
-        resume: go on from the last checkpoint.
+        resume: go on from the last checkpoint, or from the beginning where there is none yet.
 
     Returns:
         The run's folder.
@@ -38,22 +40,24 @@ def train(
         InputError: unusable data, an unknown override, an existing run, or no run to resume.
     """
     run = Path(out).expanduser().resolve()
-    values = dict(overrides or {})
     if data is not None:
         find_cases(data)  # before anything is written
-        values["dataset_dir"] = str(Path(data).expanduser().resolve())
     if resume:
-        _require_checkpoint(run)
-        override_bundle(run, values)
+        _require_run(run)
+        override_bundle(run, overrides or {})
     else:
         _require_new(run)
-        copy_bundle(find_bundle(bundle), run, values)
+        copy_bundle(find_bundle(bundle), run, overrides or {})
+    if data is not None:
+        set_training_data(run, str(Path(data).expanduser().resolve()))
     keep_freed_memory()
-    _run_workflow(run, resume=resume)
+    split = _run_workflow(run, resume=(run / "models" / "checkpoint.pt").is_file())
+    _write_training_record(run, split)
     return run
 
 
-def _run_workflow(run: Path, *, resume: bool) -> None:
+def _run_workflow(run: Path, *, resume: bool) -> Split:
+    """Run what ``train.json`` says; returns which cases it trained and validated on."""
     workflow = ConfigWorkflow(
         config_file=str(run / "configs" / "train.json"),
         workflow_type="train",
@@ -62,7 +66,19 @@ def _run_workflow(run: Path, *, resume: bool) -> None:
     )
     workflow.initialize()
     workflow.run()
+    split: Split = workflow.parser.get_parsed_content("split")
     workflow.finalize()
+    return split
+
+
+def _write_training_record(run: Path, split: Split) -> None:
+    cases = [*split.train, *split.validation]
+    write_record(
+        run / "record.json",
+        inputs=[path for case in cases for path in (case.image, case.label) if path is not None],
+        train=[case.case_id for case in split.train],
+        validation=[case.case_id for case in split.validation],
+    )
 
 
 def _require_new(run: Path) -> None:
@@ -70,6 +86,6 @@ def _require_new(run: Path) -> None:
         raise InputError(f"{run}: holds a run already; go on with --resume or choose another -o")
 
 
-def _require_checkpoint(run: Path) -> None:
-    if not (run / "models" / "checkpoint.pt").is_file():
-        raise InputError(f"{run}: holds no checkpoint to resume from; train it without --resume")
+def _require_run(run: Path) -> None:
+    if not (run / "configs" / "train.json").is_file():
+        raise InputError(f"{run}: holds no run to resume; train it without --resume")

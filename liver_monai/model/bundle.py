@@ -25,6 +25,12 @@ def list_bundles() -> list[str]:
     return sorted(folder.name for folder in SHIPPED.iterdir() if (folder / "configs").is_dir())
 
 
+def describe_bundles() -> dict[str, str]:
+    """The first sentence of each shipped bundle's description."""
+    listings = {name: _read_config(SHIPPED / name / "configs" / "metadata.json") for name in list_bundles()}
+    return {name: listing["description"].split(". ")[0] for name, listing in listings.items()}
+
+
 def find_bundle(bundle: str | Path) -> Path:
     """The folder of a shipped bundle or of a run.
 
@@ -59,6 +65,12 @@ def override_bundle(run: Path, overrides: Mapping[str, Any]) -> None:
     _write_configs(run, _overridden(run, overrides))
 
 
+def set_training_data(run: Path, dataset_dir: str) -> None:
+    """Write the data set into ``train.json`` alone: what a run predicts later has another ``dataset_dir``."""
+    path = run / "configs" / "train.json"
+    write_json(path, {**_read_config(path), "dataset_dir": dataset_dir})
+
+
 def parse_override(text: str) -> tuple[str, Any]:
     """``"spec#slab_size=3"`` -> ``("spec#slab_size", 3)``; the value is JSON, or text where it is not.
 
@@ -86,7 +98,17 @@ def _overridden(bundle: Path, overrides: Mapping[str, Any]) -> dict[str, dict[st
         for place in places:
             if place.config_id == config_id:
                 _set(place, value)
+    _describe_input(configs)
     return configs
+
+
+def _describe_input(configs: Mapping[str, Any]) -> None:
+    """Have the metadata tell the channels that the spec asks for; MONAI's tools build their test input from them."""
+    slab_size = configs["inference.json"]["spec"]["slab_size"]
+    image = configs["metadata.json"]["network_data_format"]["inputs"]["image"]
+    if image["num_channels"] != slab_size:
+        image["num_channels"] = slab_size
+        image["channel_def"] = {str(index): f"slice {index - slab_size // 2:+d}" for index in range(slab_size)}
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -1,0 +1,268 @@
+"""Evaluation of masks drawn by hand: scores, counts, and what is wrong with a pair that has none."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from ignite.engine import Engine
+
+from liver_monai.data.cases import Case
+from liver_monai.engine.evaluation import AFFINE_TOLERANCE_MM, evaluate, score_row, summarize, write_csv, write_scores
+from liver_monai.engine.metrics import CaseDice, CaseDiceHandler
+from liver_monai.io.volumes import read_mask
+
+AFFINE = np.array([[-2.0, 0, 0, 90], [0, -2.5, 0, 80], [0, 0, 4, -30], [0, 0, 0, 1]])
+"""Voxels of 2 x 2.5 x 4 mm, 0.02 millilitres."""
+
+
+def write(path, mask, affine=AFFINE):
+    path.parent.mkdir(exist_ok=True)
+    nib.save(nib.Nifti1Image(np.asarray(mask, dtype=np.uint8), affine), path)
+    return path
+
+
+def row_of(*labels):
+    """A mask of one row of voxels."""
+    return np.array(labels, dtype=np.uint8).reshape(-1, 1, 1)
+
+
+def pair(folder, case_id, prediction, reference, *, affine=AFFINE):
+    """A case with its reference and, unless it is ``None``, its prediction, both written to files."""
+    label = write(folder / "references" / f"{case_id}.nii.gz", reference)
+    predictions = {}
+    if prediction is not None:
+        predictions[case_id] = write(folder / "predictions" / f"{case_id}.nii.gz", prediction, affine)
+    return Case(case_id=case_id, image=label, label=label), predictions
+
+
+def scores_of(folder, pairs):
+    """Scores of ``{case_id: (prediction, reference)}``."""
+    cases, predictions = [], {}
+    for case_id, (prediction, reference) in pairs.items():
+        case, found = pair(folder, case_id, prediction, reference)
+        cases.append(case)
+        predictions.update(found)
+    return list(evaluate(predictions, cases))
+
+
+BY_HAND = {
+    # liver 4 of 4 and 5 voxels, tumor 2 of 3 and 2
+    "a": (row_of(0, 0, 1, 2, 2, 2), row_of(0, 1, 1, 1, 2, 2)),
+    # liver 2 of 2 and 2, a tumor that is not there
+    "b": (row_of(1, 2, 0, 0), row_of(1, 1, 0, 0)),
+    # liver 1 of 1 and 3, its tumor missing
+    "c": (row_of(1, 0, 0, 0), row_of(1, 2, 2, 0)),
+    # nothing, and nothing found
+    "d": (row_of(0, 0), row_of(0, 0)),
+}
+
+
+def test_a_case_by_hand(tmp_path):
+    (score,) = scores_of(tmp_path, {"a": BY_HAND["a"]})
+
+    row = score_row(score)
+
+    assert score.table.tolist() == [[1, 0, 0], [1, 1, 1], [0, 0, 2]]
+    assert row == {
+        "case_id": "a",
+        "liver_dice": pytest.approx(8 / 9),
+        "liver_iou": pytest.approx(4 / 5),
+        "liver_reference_ml": pytest.approx(5 * 0.02),
+        "liver_prediction_ml": pytest.approx(4 * 0.02),
+        "tumor_dice": pytest.approx(4 / 5),
+        "tumor_iou": pytest.approx(2 / 3),
+        "tumor_reference_ml": pytest.approx(2 * 0.02),
+        "tumor_prediction_ml": pytest.approx(3 * 0.02),
+        "pixel_accuracy": pytest.approx(4 / 6),
+        "error": "",
+    }
+
+
+def test_a_summary_by_hand(tmp_path):
+    summary = summarize(scores_of(tmp_path, BY_HAND))
+
+    assert (summary["n"], summary["n_failed"]) == (4, 0)
+    assert summary["liver"] == {
+        "dice_per_case": pytest.approx((8 / 9 + 1 + 2 / 4 + 1) / 4),
+        "dice_global": pytest.approx(2 * (4 + 2 + 1) / ((4 + 2 + 1) + (5 + 2 + 3))),
+        "iou_per_case": pytest.approx((4 / 5 + 1 + 1 / 3 + 1) / 4),
+        "iou_global": pytest.approx((4 + 2 + 1) / (5 + 2 + 3)),
+        "n_missing": 0,
+        "n_spurious": 0,
+    }
+    assert summary["tumor"] == {
+        "dice_per_case": pytest.approx((4 / 5 + 0 + 0 + 1) / 4),
+        "dice_global": pytest.approx(2 * 2 / ((3 + 1 + 0) + (2 + 0 + 2))),
+        "iou_per_case": pytest.approx((2 / 3 + 0 + 0 + 1) / 4),
+        "iou_global": pytest.approx(2 / (3 + 1 + 2)),
+        "n_missing": 1,
+        "n_spurious": 1,
+    }
+    assert summary["pixel_accuracy"] == {
+        "per_case": pytest.approx((4 / 6 + 3 / 4 + 2 / 4 + 1) / 4),
+        "global": pytest.approx((4 + 3 + 2 + 2) / 16),
+    }
+
+
+MASKS = arrays(np.uint8, st.tuples(*[st.integers(1, 4)] * 3), elements=st.integers(0, 2))
+
+
+@settings(max_examples=20)
+@given(mask=MASKS)
+def test_a_perfect_prediction_has_the_best_scores(tmp_path_factory, mask):
+    summary = summarize(scores_of(tmp_path_factory.mktemp("masks"), {"a": (mask, mask)}))
+
+    for name in ("liver", "tumor"):
+        best = {"dice_per_case": 1, "dice_global": 1, "iou_per_case": 1, "iou_global": 1}
+        assert summary[name] == {**best, "n_missing": 0, "n_spurious": 0}
+    assert summary["pixel_accuracy"] == {"per_case": 1, "global": 1}
+
+
+def test_a_missing_prediction_is_a_failed_case(tmp_path):
+    (score,) = scores_of(tmp_path, {"a": (None, row_of(1, 2))})
+
+    assert "no prediction of case 'a' was found" in score.error
+    assert str(score.case.label) in score.error
+    assert score_row(score) == {"case_id": "a", "error": score.error}
+
+
+def test_a_reference_that_is_not_there_is_a_failed_case(tmp_path):
+    path = write(tmp_path / "mask.nii", row_of(1))
+    cases = [Case(case_id="a", image=path), Case(case_id="b", image=path, label=tmp_path / "nowhere.nii")]
+
+    scores = list(evaluate({"a": path, "b": path}, cases))
+
+    assert [score.error for score in scores] == [
+        "a: has no reference mask",
+        f"{tmp_path / 'nowhere.nii'}: no such file",
+    ]
+
+
+def test_masks_of_different_shapes_are_not_compared(tmp_path):
+    (score,) = scores_of(tmp_path, {"a": (row_of(1, 2, 1), row_of(1, 2))})
+
+    assert score.table is None
+    assert "a.nii.gz has the shape (3, 1, 1)" in score.error
+    assert "a.nii.gz (2, 1, 1)" in score.error
+
+
+MIRRORED = AFFINE @ np.diag([-1.0, 1, 1, 1])
+FINER = AFFINE @ np.diag([1, 1, 0.5, 1])
+SHIFTED = AFFINE + np.array([[0, 0, 0, 0], [0, 0, 0, 0.01], [0, 0, 0, 0], [0, 0, 0, 0]])
+
+
+@pytest.mark.parametrize("affine", [MIRRORED, FINER, SHIFTED])
+def test_masks_that_lie_elsewhere_are_not_compared(tmp_path, affine):
+    case, predictions = pair(tmp_path, "a", np.ones((3, 3, 3)), np.ones((3, 3, 3)), affine=affine)
+
+    (score,) = evaluate(predictions, [case])
+
+    assert score.table is None
+    for mask, where in ((predictions["a"], affine), (case.label, AFFINE)):
+        assert str(mask) in score.error
+        assert str(where[:3].tolist()) in score.error
+    assert "\n" not in score.error
+
+
+@given(
+    shift_mm=st.floats(0, 0.5 * AFFINE_TOLERANCE_MM), offset_mm=st.floats(-500, 500), spacing_mm=st.floats(0.5, 0.98)
+)
+@settings(max_examples=25)
+def test_what_float32_rounds_in_a_header_is_no_difference(tmp_path_factory, shift_mm, offset_mm, spacing_mm):
+    """One mask has the CT's affine as sform, the other what is left of it after a way through qform."""
+    folder = tmp_path_factory.mktemp("masks")
+    affine = np.diag([-spacing_mm, -spacing_mm, 2.5, 1])
+    affine[:3, 3] = offset_mm, -offset_mm / 3, offset_mm / 7
+    label = write(folder / "reference.nii", np.ones((512, 1, 2)), affine)
+    affine[0, 3] += shift_mm
+    by_qform = nib.Nifti1Image(np.ones((512, 1, 2), np.uint8), None)
+    by_qform.set_qform(affine, code=1)
+    nib.save(by_qform, folder / "prediction.nii")
+
+    (score,) = evaluate({"a": folder / "prediction.nii"}, [Case(case_id="a", image=label, label=label)])
+
+    assert score.error == ""
+    assert score.table[1, 1] == 1024
+
+
+def test_a_bad_case_never_stops_the_others(tmp_path):
+    pairs = {"missing": (None, row_of(1)), **BY_HAND, "shape": (row_of(1, 1), row_of(1))}
+    damaged, predictions = pair(tmp_path, "damaged", row_of(1), row_of(1))
+    predictions["damaged"].write_bytes(b"no mask")
+    wrong, found = pair(tmp_path, "value", row_of(7), row_of(1))
+
+    scores = scores_of(tmp_path, pairs) + list(evaluate({**predictions, **found}, [damaged, wrong]))
+    summary = summarize(scores)
+
+    assert [bool(score.error) for score in scores] == [True, False, False, False, False, True, True, True]
+    assert "holds the value 7" in scores[-1].error
+    assert (summary["n"], summary["n_failed"]) == (4, 4)
+    assert summary["liver"] == summarize(scores[1:5])["liver"]
+
+
+def test_without_a_single_score_there_are_no_means(tmp_path):
+    summary = summarize(scores_of(tmp_path, {"a": (None, row_of(1))}))
+
+    assert summary == {"protocol": "lits", "n": 0, "n_failed": 1}
+
+
+def test_the_table_has_a_row_a_case_and_every_column(tmp_path):
+    scores = scores_of(tmp_path, {"missing": (None, row_of(1)), **BY_HAND})
+
+    summary = write_scores(scores, tmp_path / "out")
+
+    with (tmp_path / "out" / "cases.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["case_id"] for row in rows] == ["missing", "a", "b", "c", "d"]
+    assert len({tuple(row) for row in rows}) == 1
+    assert set(rows[0]) == set(score_row(scores[1]))
+    assert rows[0]["error"] == scores[0].error
+    assert rows[0]["liver_dice"] == ""
+    for row, score in zip(rows[1:], scores[1:], strict=True):
+        expected = score_row(score)
+        assert {name: float(row[name]) for name in expected.keys() - {"case_id", "error"}} == {
+            name: value for name, value in expected.items() if name not in ("case_id", "error")
+        }
+    assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary == summarize(scores)
+
+
+@given(texts=st.lists(st.text(), min_size=1, max_size=4))
+def test_any_text_comes_back_out_of_a_csv_file(tmp_path_factory, texts):
+    path = tmp_path_factory.mktemp("csv") / "rows.csv"
+
+    write_csv(path, [{"case_id": str(number), "error": text} for number, text in enumerate(texts)])
+
+    with path.open(newline="", encoding="utf-8") as file:
+        assert [row["error"] for row in csv.DictReader(file)] == texts
+
+
+def test_the_scores_of_a_validation_are_those_of_an_evaluation(tmp_path):
+    """In training the masks come as tensors through MONAI's handler, a case at a time."""
+    scores = scores_of(tmp_path, BY_HAND)
+    tensors = [{"pred": read_mask(score.prediction), "label": read_mask(score.case.label)} for score in scores]
+    validator = Engine(lambda engine, case: [case])
+    CaseDiceHandler().attach(validator, "val_mean_dice")
+
+    validator.run(tensors)
+
+    summary, metrics = summarize(scores), validator.state.metrics
+    assert metrics["val_liver_dice"] == pytest.approx(summary["liver"]["dice_per_case"])
+    assert metrics["val_tumor_dice"] == pytest.approx(summary["tumor"]["dice_per_case"])
+    assert metrics["val_mean_dice"] == pytest.approx((metrics["val_liver_dice"] + metrics["val_tumor_dice"]) / 2)
+
+    validator.run(tensors[:1])  # the next validation starts from nothing
+
+    assert validator.state.metrics["val_liver_dice"] == pytest.approx(8 / 9)
+
+
+def test_a_metric_without_a_reference_is_refused():
+    with pytest.raises(ValueError, match="reference is missing"):
+        CaseDice()(torch.zeros(1, 1, 2, 2, 2))

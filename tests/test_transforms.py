@@ -1,0 +1,154 @@
+"""From files to what the network sees."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from liver_monai.data.transforms import augmentation, model_grid, preprocessing
+from liver_monai.errors import InputError
+from liver_monai.spec import ModelSpec
+
+SPEC = ModelSpec(encoder="resnet34", slab_size=3, spacing_mm=(2, 2, 3), hu_window=(-200, 250), roi_size=(32, 48))
+RAS = np.diag([2.0, 2.0, 3.0, 1.0])
+"""Voxels of the model grid's size in the model's orientation: such a volume is taken over as it is."""
+LPS = np.diag([-2.0, -2.0, 3.0, 1.0])
+
+
+def write(path, voxels, affine=RAS):
+    nib.save(nib.Nifti1Image(voxels, affine), path)
+    return str(path)
+
+
+def test_the_hu_window_by_hand(tmp_path):
+    """Air and everything below the window is exactly 0, the upper end and metal exactly 1, the middle 0.5."""
+    hu = np.array([-3024, -1000, -201, -200, 25, 250, 251, 3071], dtype=np.int16).reshape(2, 2, 2)
+
+    volume = preprocessing(SPEC)({"image": write(tmp_path / "ct.nii", hu)})["image"]
+
+    assert volume.dtype == torch.float32
+    assert volume.as_tensor().ravel().tolist() == [0, 0, 0, 0, 0.5, 1, 1, 1]
+
+
+@given(low=st.integers(-1000, 0), width=st.integers(1, 2000), hu=st.integers(-1024, 3071))
+def test_every_window_is_linear_between_its_ends(tmp_path_factory, low, width, hu):
+    spec = ModelSpec(encoder="resnet34", spacing_mm=(2, 2, 3), hu_window=(low, low + width))
+    path = write(tmp_path_factory.mktemp("ct") / "ct.nii", np.full((1, 1, 1), hu, dtype=np.int16))
+
+    volume = preprocessing(spec)({"image": path})["image"]
+
+    assert volume.item() == pytest.approx(min(max((hu - low) / width, 0), 1), abs=1e-6)
+
+
+def test_a_ct_in_any_orientation_is_seen_in_ras(tmp_path):
+    hu = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4)
+
+    volume = preprocessing(SPEC)({"image": write(tmp_path / "ct.nii", hu, LPS)})["image"]
+
+    np.testing.assert_allclose(volume[0].numpy(), (hu[::-1, ::-1] + 200) / 450, atol=1e-6)
+    np.testing.assert_array_equal(np.diag(volume.affine), np.diag(RAS))
+
+
+def test_the_label_stays_on_the_grid_it_is_scored_on(tmp_path):
+    affine = np.array([[-0.7, 0, 0, 9.5], [0, -0.7, 0, 8.25], [0, 0, 5, -30], [0, 0, 0, 1]])
+    label = (np.arange(7 * 6 * 5).reshape(7, 6, 5) % 3).astype(np.uint8)
+    item = {
+        "image": write(tmp_path / "ct.nii", label.astype(np.int16), affine),
+        "label": write(tmp_path / "mask.nii", label, affine),
+    }
+
+    seen = preprocessing(SPEC, with_label=True)(item)
+
+    assert seen["label"].dtype == torch.uint8
+    np.testing.assert_array_equal(seen["label"][0].numpy(), label)
+    np.testing.assert_array_equal(seen["label"].affine, nib.load(item["label"]).affine)
+    assert seen["image"].shape != seen["label"].shape
+
+
+def test_without_labels_the_label_is_not_read(tmp_path):
+    item = {"image": write(tmp_path / "ct.nii", np.zeros((2, 2, 2), np.int16)), "label": "nowhere.nii"}
+
+    assert preprocessing(SPEC)(item)["label"] == "nowhere.nii"
+
+
+def test_what_the_store_keeps_are_hu_and_labels_of_one_grid(tmp_path):
+    affine = np.diag([-1.0, 1.0, 1.5, 1.0])
+    label = np.zeros((8, 8, 4), np.uint8)
+    label[:4] = 2  # on the patient's right in the file, whose first axis runs to the left
+    item = {
+        "image": write(tmp_path / "ct.nii", label.astype(np.int16) * 50, affine),
+        "label": write(tmp_path / "mask.nii", label, affine),
+    }
+
+    stored = model_grid(SPEC)(item)
+
+    assert stored["image"].shape == stored["label"].shape == (1, 4, 4, 2)
+    np.testing.assert_array_equal(stored["image"].affine, stored["label"].affine)
+    assert stored["label"][0, :, 0, 0].tolist() == [0, 0, 2, 2]
+    np.testing.assert_allclose(stored["image"][0, [0, 3], 0, 0].numpy(), [0, 100], atol=1e-4)
+
+
+def test_the_values_of_a_label_are_checked(tmp_path):
+    item = {
+        "image": write(tmp_path / "ct.nii", np.zeros((2, 2, 2), np.int16)),
+        "label": write(tmp_path / "mask.nii", np.full((2, 2, 2), 7, np.uint8)),
+    }
+
+    with pytest.raises(RuntimeError) as refusal:  # MONAI's Compose wraps what a transform raises
+        model_grid(SPEC)(item)
+    assert isinstance(refusal.value.__cause__, InputError)
+    assert "value 7" in str(refusal.value.__cause__)
+
+
+def drawn_slab(seed, dtype=np.float32):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(-1024, 1500, (SPEC.slab_size, *SPEC.roi_size)).astype(dtype)
+    return {"image": image, "label": rng.integers(0, 3, (1, *SPEC.roi_size), dtype=np.uint8)}
+
+
+@given(seed=st.integers(0, 2**31), dtype=st.sampled_from([np.float32, np.int16]))
+def test_a_varied_slab_is_still_a_slab_with_its_label(seed, dtype):
+    item = drawn_slab(seed, dtype)
+    before = {key: array.copy() for key, array in item.items()}
+
+    varied = augmentation(SPEC).set_random_state(seed=seed)(item)
+
+    assert varied.keys() == {"image", "label"}
+    assert varied["image"].shape == (SPEC.slab_size, *SPEC.roi_size)
+    assert varied["label"].shape == (1, *SPEC.roi_size)
+    assert varied["image"].dtype == torch.float32
+    assert torch.isfinite(varied["image"]).all()
+    assert set(varied["label"].unique().tolist()) <= {0, 1, 2}
+    for key, array in before.items():
+        assert item[key].dtype == array.dtype
+        np.testing.assert_array_equal(item[key], array)
+
+
+def test_image_and_label_are_moved_together():
+    """A bright square and its label still cover each other wherever the slab was turned, scaled and shifted to."""
+    square = np.zeros(SPEC.roi_size, dtype=np.uint8)
+    square[8:24, 12:36] = 1
+    item = {"image": np.stack([square * 1000.0 - 500] * SPEC.slab_size).astype(np.float32), "label": square[None]}
+    vary = augmentation(SPEC).set_random_state(seed=0)
+    moved = 0
+
+    for _ in range(20):
+        varied = vary(item)
+        bright, label = varied["image"] > 0.5, varied["label"].bool().expand(SPEC.slab_size, -1, -1)
+        assert (bright & label).sum() / (bright | label).sum() > 0.9
+        moved += not torch.equal(label[0].to(torch.uint8), torch.from_numpy(square))
+
+    assert moved > 5
+
+
+def test_the_same_seed_varies_a_slab_the_same_way():
+    item = drawn_slab(0)
+
+    once, again, other = (augmentation(SPEC).set_random_state(seed=seed)(item)["image"] for seed in (1, 1, 2))
+
+    assert torch.equal(once, again)
+    assert not torch.equal(once, other)
