@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from liver_monai._version import __version__
-from liver_monai.errors import InputError
+from liver_monai.errors import InputError, one_line, root_cause
 
 DONE, FAILED, SOME_FAILED = 0, 1, 3
 """Exit codes; click itself ends with 2 when the command line is wrong."""
@@ -27,10 +27,12 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except InputError as error:
-            raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:
             raise click.ClickException("interrupted; what is finished is kept, go on with --resume") from None
+        except Exception as error:
+            if isinstance(root_cause(error), InputError):  # MONAI wraps what a transform or a config raises
+                raise click.ClickException(one_line(error)) from error
+            raise
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -15,9 +15,9 @@ from hypothesis.extra.numpy import arrays
 from ignite.engine import Engine
 
 from liver_monai.data.cases import Case
-from liver_monai.engine.evaluation import AFFINE_TOLERANCE_MM, evaluate, score_row, summarize, write_csv, write_scores
+from liver_monai.engine.evaluation import evaluate, score_row, summarize, write_csv, write_scores
 from liver_monai.engine.metrics import CaseDice, CaseDiceHandler
-from liver_monai.io.volumes import read_mask
+from liver_monai.io.volumes import AFFINE_TOLERANCE_MM, read_mask
 
 AFFINE = np.array([[-2.0, 0, 0, 90], [0, -2.5, 0, 80], [0, 0, 4, -30], [0, 0, 0, 1]])
 """Voxels of 2 x 2.5 x 4 mm, 0.02 millilitres."""
@@ -156,7 +156,7 @@ def test_masks_of_different_shapes_are_not_compared(tmp_path):
 
 MIRRORED = AFFINE @ np.diag([-1.0, 1, 1, 1])
 FINER = AFFINE @ np.diag([1, 1, 0.5, 1])
-SHIFTED = AFFINE + np.array([[0, 0, 0, 0], [0, 0, 0, 0.01], [0, 0, 0, 0], [0, 0, 0, 0]])
+SHIFTED = AFFINE + np.array([[0, 0, 0, 0], [0, 0, 0, 0.2], [0, 0, 0, 0], [0, 0, 0, 0]])
 
 
 @pytest.mark.parametrize("affine", [MIRRORED, FINER, SHIFTED])

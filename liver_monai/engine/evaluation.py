@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.data import MetaTensor
 
 from liver_monai.data.cases import Case
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.files import whole_file, write_json
-from liver_monai.io.volumes import read_mask
+from liver_monai.io.volumes import read_mask, require_same_grid
 from liver_monai.scoring.overlap import (
     CLASSES,
     count_table,
@@ -26,9 +25,6 @@ from liver_monai.scoring.overlap import (
     pixel_accuracy,
     score_table,
 )
-
-AFFINE_TOLERANCE_MM = 1e-3
-"""Corners of two masks may lie this far apart: below it only the header's float32 rounding differs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,26 +113,3 @@ def _score_case(case: Case, prediction: Path | None) -> Score:
     voxel_ml = abs(np.linalg.det(np.asarray(reference.affine)[:3, :3])) / 1000
     table = count_table(predicted[0].numpy(), reference[0].numpy())
     return Score(case=case, prediction=prediction, table=table, voxel_ml=voxel_ml)
-
-
-def require_same_grid(prediction: MetaTensor, reference: MetaTensor) -> None:
-    """Refuse two masks whose voxels do not lie in the same places.
-
-    Raises:
-        InputError: names both files with their shapes or affines.
-    """
-    names = [Path(mask.meta["filename_or_obj"]) for mask in (prediction, reference)]
-    if prediction.shape != reference.shape:
-        raise InputError(
-            f"{names[0]} has the shape {tuple(prediction.shape[1:])}, {names[1]} {tuple(reference.shape[1:])}; "
-            "a mask is scored on its reference's own grid, so predict on the CT the reference was drawn on"
-        )
-    corners = np.array(np.meshgrid(*[(0, size - 1) for size in reference.shape[1:]])).reshape(3, -1)
-    corners = np.vstack([corners, np.ones(corners.shape[1])])
-    apart_mm = np.abs((np.asarray(prediction.affine) - np.asarray(reference.affine)) @ corners).max()
-    if apart_mm > AFFINE_TOLERANCE_MM:
-        affines = [np.asarray(mask.affine)[:3].round(4).tolist() for mask in (prediction, reference)]
-        raise InputError(
-            f"{names[0]} and {names[1]} lie up to {apart_mm:.4g} mm apart, more than {AFFINE_TOLERANCE_MM} mm: "
-            f"affine {affines[0]} against {affines[1]}; one of the headers is wrong"
-        )

@@ -151,17 +151,20 @@ class Checkpoint:
     Args:
         path: the file.
         objects: what has ``state_dict`` and ``load_state_dict``; the trainer is added.
+        validator: its best score is kept, so that a resumed training does not replace better weights by worse ones.
         resume: load the file when the training starts.
     """
 
-    def __init__(self, *, path: str, objects: dict[str, Any], resume: bool = False) -> None:
+    def __init__(
+        self, *, path: str, objects: dict[str, Any], validator: Engine | None = None, resume: bool = False
+    ) -> None:
         self.path = Path(path)
-        self.objects = objects
+        self.objects = objects if validator is None else {**objects, "best": _BestScore(validator)}
         self.resume = resume
 
     def attach(self, engine: Engine) -> None:
-        """Attach to the trainer."""
-        objects = {**self.objects, "trainer": engine}
+        """Attach to the trainer, after its validation handler."""
+        objects = {**self.objects, "trainer": _Epochs(engine)}
         if self.resume:
             CheckpointLoader(str(self.path), objects, map_location="cpu").attach(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, lambda _: self._write(objects))
@@ -171,6 +174,34 @@ class Checkpoint:
             return
         with whole_file(self.path) as temporary:
             torch.save({name: item.state_dict() for name, item in objects.items()}, temporary)
+
+
+class _Epochs:
+    """How far a trainer has come, in epochs: one that the minutes cut short is done, too, and is not begun again."""
+
+    def __init__(self, trainer: Engine) -> None:
+        self.trainer = trainer
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self.trainer.state, name) for name in ("epoch", "epoch_length", "max_epochs")}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.trainer.load_state_dict(state)
+
+
+class _BestScore:
+    """The best score of a validator so far, and its epoch."""
+
+    def __init__(self, validator: Engine) -> None:
+        self.validator = validator
+
+    def state_dict(self) -> dict[str, float]:
+        state = self.validator.state
+        return {"best_metric": float(state.best_metric), "best_metric_epoch": state.best_metric_epoch}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        for name, value in state.items():
+            setattr(self.validator.state, name, value)
 
 
 class History:

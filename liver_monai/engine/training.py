@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def train(
 
 def _run_workflow(run: Path, *, resume: bool) -> Split:
     """Run what ``train.json`` says; returns which cases it trained and validated on."""
+    logging.getLogger(ConfigWorkflow.__module__).setLevel(logging.WARNING)  # it talks on standard output
     workflow = ConfigWorkflow(
         config_file=str(run / "configs" / "train.json"),
         workflow_type="train",
