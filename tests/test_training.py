@@ -116,7 +116,7 @@ def test_training_reduces_the_loss_and_finds_livers(trained_run):
 
 
 def test_nothing_temporary_is_left(trained_run):
-    assert not [file for file in trained_run.rglob(".*")]
+    assert not list(trained_run.rglob(".*"))
 
 
 # Again and on
