@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from liver_monai.errors import InputError, nearest
 from liver_monai.io.files import write_json
+from liver_monai.spec import ModelSpec
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = next((folder for folder in (_PACKAGE / "bundles", _PACKAGE.parent / "bundles") if folder.is_dir()), _PACKAGE)
@@ -102,9 +103,14 @@ def _overridden(bundle: Path, overrides: Mapping[str, Any]) -> dict[str, dict[st
     return configs
 
 
+def _spec(configs: Mapping[str, Any]) -> ModelSpec:
+    values = configs["inference.json"]["spec"]
+    return ModelSpec(**{name: value for name, value in values.items() if name not in CONFIG_IDS_OF_VALUES})
+
+
 def _describe_input(configs: Mapping[str, Any]) -> None:
     """Have the metadata tell the channels that the spec asks for; MONAI's tools build their test input from them."""
-    slab_size = configs["inference.json"]["spec"]["slab_size"]
+    slab_size = _spec(configs).slab_size
     image = configs["metadata.json"]["network_data_format"]["inputs"]["image"]
     if image["num_channels"] != slab_size:
         image["num_channels"] = slab_size
