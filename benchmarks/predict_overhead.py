@@ -52,7 +52,9 @@ def main(ct: Path | None, encoder: str, device: str, repeats: int) -> None:
     for name, seconds in medians.items():
         print(f"{name:32} {seconds:8.2f} s   {seconds / medians['network alone']:6.3f} of the network alone")
     ratios = [(sum(run.values()) - run["network alone"]) / run["network alone"] for run in runs]
-    print(f"whole prediction / network alone {whole / medians['network alone']:.3f}  ({min(ratios):.3f}-{max(ratios):.3f})")
+    print(
+        f"whole prediction / network alone {whole / medians['network alone']:.3f}  ({min(ratios):.3f}-{max(ratios):.3f})"
+    )
 
 
 def _timed_run(

@@ -119,7 +119,7 @@ def test_items_of_lists_and_ids_written_in_one_key_can_be_set(tmp_path):
 def test_weights_and_store_stay_behind(tmp_path):
     run = tmp_path / "run"
     copy_bundle(find_bundle("mobilenet"), run, {})
-    for name in ("models/model.pt", "models/checkpoint.pt", "store/7.image.npy"):
+    for name in ("models/model.pt", "models/checkpoint.pth", "store/7.image.npy"):
         (run / name).parent.mkdir(exist_ok=True)
         (run / name).touch()
 

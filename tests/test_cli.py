@@ -316,6 +316,15 @@ def test_weights_of_another_spec_are_refused_with_what_differs(cli, cts, trained
     assert "slab_size 3 -> 5" in line
 
 
+@pytest.mark.parametrize("name", ["configs/inference.json", "models/model.pt", "models/model.json"])
+def test_a_damaged_run_is_told_in_one_line(cli, cts, trained_run, tmp_path, name):
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run, ignore=shutil.ignore_patterns("store"))
+    (run / name).write_text("{")
+
+    assert str(run / name) in only_line(cli("predict", cts, "--bundle", run, "-o", tmp_path / "out"))
+
+
 # evaluate
 
 
@@ -391,6 +400,11 @@ def test_what_holds_no_mask_is_refused(cli, phantom_dataset, tmp_path, side):
         (["--set", "spec#slab_size=4"], ["slab_size is 4", "odd"]),
         (["--set", "spec#roi_size=[100,100]"], ["roi_size", "16"]),
         (["--set", "spec#encoder=mobilenet_v22"], ["mobilenet_v22", "did you mean 'mobilenet_v2'?"]),
+        (["--set", "batch_size=1", "--set", "slabs_per_epoch=8"], ["batch_size is 1", "2 or more"]),
+        (["--set", "batch_size=16", "--set", "slabs_per_epoch=8"], ["batch_size is 16", "no more than the 8"]),
+        (["--set", "learning_rate=null"], ["AdamW", "train.json"]),
+        (["--set", "val_interval=0"], ["SupervisedTrainer", "greater than zero"]),
+        (["--set", "max_epochs=0"], ["max_epochs is 0"]),
         (["--fold", "9"], ["fold is 9", "0 to 3"]),
         (["--bundle", "resnet43"], ["resnet43", "did you mean 'resnet34'?"]),
         (["--data", "{missing}"], ["{missing}", "no such folder"]),
@@ -410,12 +424,42 @@ def test_what_training_cannot_use_is_told_in_one_line(cli, phantom_dataset, tmp_
 
 
 def test_a_refused_training_can_be_mended(cli, train_quickly, tmp_path):
-    only_line(train_quickly(tmp_path / "run", "--epochs", 1, **{"slabs_per_epoch": 4, "spec#slab_size": 4}))
+    run = tmp_path / "run"
+    only_line(train_quickly(run, "--epochs", 1, **{"slabs_per_epoch": 4, "spec#slab_size": 4}))
+    assert not run.exists()
+    only_line(train_quickly(run, "--epochs", 1, "--fold", 9, slabs_per_epoch=4))
 
-    mended = cli("train", "-o", tmp_path / "run", "--resume", "--set", "spec#slab_size=3")
+    mended = cli("train", "-o", run, "--resume", "--fold", 0)
 
     assert mended.exit_code == DONE, mended.output
-    assert (tmp_path / "run" / "models" / "model.pt").is_file()
+    assert (run / "models" / "model.pt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--epochs", 1], "has come to epoch 2"),
+        (["--epochs", 3, "--set", "spec#slab_size=5"], "does not fit this training"),
+        (["--epochs", 3, "--set", "spec#encoder=resnet18"], "does not fit this training"),
+    ],
+)
+def test_what_cannot_be_resumed_is_told_in_one_line(cli, trained_run, tmp_path, arguments, words):
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    before = contents(run / "models")
+
+    line = only_line(cli("train", "-o", run, "--resume", *arguments))
+
+    assert words in line
+    assert contents(run / "models").items() >= before.items()
+
+
+def test_a_damaged_checkpoint_is_told_in_one_line(cli, trained_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    (run / "models" / "checkpoint.pth").write_bytes(b"half of it")
+
+    assert str(run / "models" / "checkpoint.pth") in only_line(cli("train", "-o", run, "--resume", "--epochs", 3))
 
 
 @pytest.mark.parametrize(
@@ -427,7 +471,11 @@ def test_a_refused_training_can_be_mended(cli, train_quickly, tmp_path):
         (["predict", "ct.nii.gz", "-o", "out"], "'--bundle'"),
         (["synth", "out", "--shape", "64,64"], "--shape 64,64"),
         (["synth", "out", "--shape", "64,64,many"], "three whole numbers"),
+        (["synth", "out", "--cases", "0"], "--cases"),
+        (["synth", "out", "--seed", "-1"], "--seed"),
         (["segment", "ct.nii.gz"], "segment"),
+        (["train", "--data", "data", "-o", "run", "--epochs", "0"], "--epochs"),
+        (["train", "--data", "data", "-o", "run", "--minutes", "0"], "--minutes"),
         (["train", "--data", "data", "-o", "run", "--epochs", "some"], "'some'"),
     ],
 )
@@ -443,6 +491,25 @@ def test_a_wrong_command_line_ends_with_2(cli, tmp_path, monkeypatch, arguments,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", ["train", "predict", "evaluate", "synth", "demo"])
+def test_a_file_is_no_folder_for_results(cli, cts, trained_run, phantom_dataset, tmp_path, command):
+    out = tmp_path / "results"
+    out.write_text("a file")
+    arguments = {
+        "train": ["--data", phantom_dataset, "-o", out],
+        "predict": [cts, "--bundle", trained_run, "-o", out],
+        "evaluate": [phantom_dataset / "labelsTr", phantom_dataset, "-o", out],
+        "synth": [out],
+        "demo": ["-o", out],
+    }
+
+    result = cli(command, *arguments[command])
+
+    assert result.exit_code == USAGE, result.output
+    assert str(out) in result.stderr.splitlines()[-1]
+    assert out.read_text() == "a file"
+
+
 # synth, demo, doctor, --version
 
 
@@ -456,9 +523,8 @@ def test_synth_writes_a_data_set_and_never_into_a_folder_that_holds_something(cl
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("arguments", [["--shape", "0,32,12"], ["--seed", "-1"]])
-def test_phantoms_that_cannot_be_are_refused(cli, tmp_path, arguments):
-    assert "must be" in only_line(cli("synth", tmp_path / "data", "--cases", 1, *arguments))
+def test_phantoms_that_cannot_be_are_refused(cli, tmp_path):
+    assert "must be" in only_line(cli("synth", tmp_path / "data", "--cases", 1, "--shape", "0,32,12"))
     assert not (tmp_path / "data" / "dataset.json").exists()
 
 

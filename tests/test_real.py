@@ -19,18 +19,18 @@ from liver_monai.spec import ModelSpec
 TORSO = "totalsegmentator/example_ct.nii.gz"
 SHEARED = "awkward/niivue_shear_ct_uint8_slope.nii.gz"
 HEADERS = ("awkward/msd_task03_118_headers.json", "awkward/lits_112_headers_assassint_preproc.json")
-BODY_HU = (-20, 60)
+DENSE_HU = (-20, 60)
 SPEC = ModelSpec(encoder="stand-in", slab_size=1, spacing_mm=(1.0, 1.0, 2.5))
 
 
-def body_network():
+def density_network():
     """ "Liver" is what is denser than -20 HU, "tumor" what is denser than 60 HU; see test_inferer.py."""
     low, high = SPEC.hu_window
-    body, bone = ((hu - low) / (high - low) for hu in BODY_HU)
+    soft, dense = ((hu - low) / (high - low) for hu in DENSE_HU)
     network = torch.nn.Conv2d(1, 3, kernel_size=1)
     with torch.no_grad():
         network.weight[:] = torch.tensor([0.0, 10.0, 20.0])[:, None, None, None]
-        network.bias[:] = torch.tensor([0.0, -10 * body, -10 * (body + bone)])
+        network.bias[:] = torch.tensor([0.0, -10 * soft, -10 * (soft + dense)])
     return network.eval()
 
 
@@ -59,13 +59,13 @@ def test_a_mask_by_intensity_follows_the_anatomy(real_data, name):
     volume = preprocessing(SPEC)({"image": str(real_data / name)})["image"]
 
     with torch.inference_mode():
-        mask = SlabInferer(SPEC)(volume[None], body_network())[0, 0].numpy()
+        mask = SlabInferer(SPEC)(volume[None], density_network())[0, 0].numpy()
 
     hu = np.asarray(nib.load(real_data / name).dataobj)
     assert mask.shape == hu.shape
-    for label, threshold_hu in enumerate(BODY_HU, start=1):
+    for label, threshold_hu, least_dice in zip((1, 2), DENSE_HU, (0.9, 0.75), strict=True):
         marked, dense = mask >= label, hu > threshold_hu
-        assert 2 * np.logical_and(marked, dense).sum() / (marked.sum() + dense.sum()) > 0.85
+        assert 2 * np.logical_and(marked, dense).sum() / (marked.sum() + dense.sum()) > least_dice
 
 
 def test_real_files_are_read_with_the_types_and_numbers_they_mean(real_data):

@@ -135,13 +135,13 @@ def test_resume_goes_on_where_a_training_stopped(tmp_path, cli, train_quickly):
     stopped = train_quickly(run, "--epochs", 3, "--minutes", 1e-6, **A_FEW_STEPS)
     assert stopped.exit_code == 0
     assert [row["epoch"] for row in history(run)] == ["1"]
-    before = torch.load(run / "models" / "checkpoint.pt", weights_only=True)
+    before = torch.load(run / "models" / "checkpoint.pth", weights_only=True)
 
     resumed = cli("train", "-o", run, "--resume", "--set", "minutes=null")
 
     assert resumed.exit_code == 0, resumed.output
     assert [row["epoch"] for row in history(run)] == ["1", "2", "3"]
-    after = torch.load(run / "models" / "checkpoint.pt", weights_only=True)
+    after = torch.load(run / "models" / "checkpoint.pth", weights_only=True)
     assert (before["trainer"]["epoch"], after["trainer"]["epoch"]) == (1, 3)
     assert after["budget"]["minutes_spent"] > before["budget"]["minutes_spent"]
 
@@ -163,11 +163,11 @@ def test_a_resumed_training_keeps_better_weights_than_it_finds(tmp_path, cli, tr
     run = tmp_path / "run"
     shutil.copytree(trained_run, run)
     best = weights(run)
-    checkpoint = torch.load(run / "models" / "checkpoint.pt", weights_only=True)
+    checkpoint = torch.load(run / "models" / "checkpoint.pth", weights_only=True)
     for parameter in ("segmentation_head.0.weight", "segmentation_head.0.bias"):
         checkpoint["network"][parameter].zero_()
     checkpoint["lr_scheduler"]["base_lrs"] = [0.0]  # and learns nothing either
-    torch.save(checkpoint, run / "models" / "checkpoint.pt")
+    torch.save(checkpoint, run / "models" / "checkpoint.pth")
 
     resumed = cli("train", "-o", run, "--resume", "--epochs", 3)
 
@@ -230,7 +230,7 @@ def test_a_single_case_trains_without_validation(tmp_path, phantom_dataset, trai
     assert done.exit_code == 0, done.output
     assert [row["val_mean_dice"] for row in history(tmp_path / "run")] == ["", ""]
     assert json.loads((tmp_path / "run" / "models" / "model.json").read_text())["epoch"] == 2
-    checkpoint = torch.load(tmp_path / "run" / "models" / "checkpoint.pt", weights_only=True)
+    checkpoint = torch.load(tmp_path / "run" / "models" / "checkpoint.pth", weights_only=True)
     assert_equal_weights(weights(tmp_path / "run"), checkpoint["network"])
 
 

@@ -10,6 +10,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import (
     Compose,
+    EnsureChannelFirstd,
     MapTransform,
     Orientationd,
     RandAdjustContrastd,
@@ -72,6 +73,7 @@ def preprocessing(spec: ModelSpec, *, with_label: bool = False) -> Compose:
     return Compose(
         [
             LoadImageVolumed(("image", "label") if with_label else "image"),
+            EnsureChannelFirstd("image"),  # MONAI Deploy loads for itself, as (X, Y, Z)
             Orientationd("image", axcodes=ORIENTATION, labels=None),
             ToModelGridd("image", spacing_mm=spec.spacing_mm),
             _hu_window(spec),

@@ -54,6 +54,7 @@ def read_volume(path: str | Path) -> MetaTensor:
         "affine": torch.from_numpy(affine),
         "original_affine": torch.from_numpy(affine.copy()),
         "spatial_shape": np.asarray(voxels.shape, dtype=np.int64),
+        "original_channel_dim": 0,
         "filename_or_obj": str(path),
         "space": "RAS",
     }

@@ -28,7 +28,7 @@ def list_bundles() -> list[str]:
 
 def describe_bundles() -> dict[str, str]:
     """The first sentence of each shipped bundle's description."""
-    listings = {name: _read_config(SHIPPED / name / "configs" / "metadata.json") for name in list_bundles()}
+    listings = {name: read_config(SHIPPED / name / "configs" / "metadata.json") for name in list_bundles()}
     return {name: listing["description"].split(". ")[0] for name, listing in listings.items()}
 
 
@@ -69,7 +69,7 @@ def override_bundle(run: Path, overrides: Mapping[str, Any]) -> None:
 def set_training_data(run: Path, dataset_dir: str) -> None:
     """Write the data set into ``train.json`` alone: what a run predicts later has another ``dataset_dir``."""
     path = run / "configs" / "train.json"
-    write_json(path, {**_read_config(path), "dataset_dir": dataset_dir})
+    write_json(path, {**read_config(path), "dataset_dir": dataset_dir})
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -89,7 +89,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 def _overridden(bundle: Path, overrides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The configs by file name, with every override in each config that has its id."""
-    configs = {path.name: _read_config(path) for path in sorted((bundle / "configs").glob("*.json"))}
+    configs = {path.name: read_config(path) for path in sorted((bundle / "configs").glob("*.json"))}
     settable = {name: config for name, config in configs.items() if name != "metadata.json"}
     for config_id, value in overrides.items():
         places = [place for config in settable.values() for place in _places(config)]
@@ -117,7 +117,12 @@ def _describe_input(configs: Mapping[str, Any]) -> None:
         image["channel_def"] = {str(index): f"slice {index - slab_size // 2:+d}" for index in range(slab_size)}
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """The content of one config.
+
+    Raises:
+        InputError: it is not JSON, or not an object.
+    """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -138,6 +143,11 @@ class _Place(NamedTuple):
     config_id: str
     container: Any
     key: Any
+
+
+def config_ids(config: Any) -> set[str]:
+    """The ids of a config whose values can be set."""
+    return {place.config_id for place in _places(config)}
 
 
 def _places(config: Any, prefix: str = "") -> Iterator[_Place]:
