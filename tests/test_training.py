@@ -325,7 +325,6 @@ def engines(scores, handlers_of, *, max_epochs):
         network=network,
         optimizer=torch.optim.SGD(network.parameters(), lr=0.0),
         loss_function=torch.nn.MSELoss(),
-        decollate=False,
     )
 
     class Validate:
