@@ -9,12 +9,13 @@ from typing import Any
 from tqdm import tqdm
 
 from liver_monai.data.cases import find_images, find_masks, find_references
-from liver_monai.engine.evaluation import Score, evaluate, score_row, write_csv, write_scores
+from liver_monai.engine.evaluation import Score, evaluate, lesion_rows, score_row, write_csv, write_scores
 from liver_monai.engine.inference import Prediction, predict
 from liver_monai.errors import InputError
 from liver_monai.io.record import write_record
 from liver_monai.model.bundle import find_bundle
 from liver_monai.report.cohort import MAX_PANELS, CasePicture, write_evaluation_report, write_prediction_report
+from liver_monai.scoring.measures import TOLERANCE_MM
 
 Say = Callable[[str], None]
 
@@ -52,23 +53,31 @@ def predict_cohort(
 
 
 def evaluate_cohort(
-    prediction: Path, reference: Path, *, out: Path, overwrite: bool = False, say: Say = print
+    prediction: Path,
+    reference: Path,
+    *,
+    out: Path,
+    protocol: str = "lits",
+    tolerance_mm: float = TOLERANCE_MM,
+    jobs: int = 1,
+    overwrite: bool = False,
+    say: Say = print,
 ) -> dict[str, Any]:
-    """Evaluate masks against references; returns the summary."""
+    """Evaluate masks against references by a protocol, ``jobs`` cases at a time; returns the summary."""
     if (out / "summary.json").exists() and not overwrite:
         raise InputError(f"{out}: holds an evaluation already; give --overwrite or another -o")
     predictions, references = find_masks(prediction), find_references(reference)
     scores: list[Score] = []
-    for score in tqdm(
-        evaluate(predictions, references), total=len(references), desc="scoring", unit="case", disable=None
-    ):
+    stream = evaluate(predictions, references, protocol=protocol, tolerance_mm=tolerance_mm, jobs=jobs)
+    for score in tqdm(stream, total=len(references), desc="scoring", unit="case", disable=None):
         scores.append(score)
         say(_describe_score(score))
-    summary = write_scores(scores, out)
+    summary = write_scores(scores, out, protocol=protocol)
     record = write_record(out / "record.json", inputs=[file for score in scores for file in _scored_files(score)])
     write_evaluation_report(
         out / "report.html",
         rows=[score_row(score) for score in scores],
+        lesions=lesion_rows(scores),
         summary=summary,
         pictures=[_score_picture(score) for score in _worst_first(scores)],
         provenance=_provenance(record),
@@ -110,31 +119,38 @@ def _prediction_picture(result: Prediction) -> CasePicture:
 
 
 def _describe_score(score: Score) -> str:
-    row = score_row(score)
     if score.error:
         return f"{score.case.case_id}: not scored: {score.error}"
-    return f"{score.case.case_id}: Dice liver {row['liver_dice']:.3f}, tumour {row['tumor_dice']:.3f}"
+    return f"{score.case.case_id}: {', '.join(f'{name} {text}' for name, text in _facts(score).items())}"
+
+
+def _facts(score: Score) -> dict[str, str]:
+    """The figures of a case that stand for the others."""
+    row = score_row(score)
+    names = {"liver Dice": "liver_dice", "tumour Dice": "tumor_dice", "IoU per slice": "slice_iou"}
+    given = {title: row[name] for title, name in names.items() if name in row}
+    return {title: "not defined" if value is None else f"{value:.3f}" for title, value in given.items()}
 
 
 def _worst_first(scores: Sequence[Score]) -> list[Score]:
-    """Scored cases whose CT is known, by the sum of their Dice."""
+    """Scored cases whose CT is known, by the sum of their Dice; what is not defined counts as perfect."""
     drawable = [score for score in scores if not score.error and score.case.image != score.case.label]
 
     def quality(score: Score) -> float:
         row = score_row(score)
-        return float(row["liver_dice"] + row["tumor_dice"])
+        values = [row.get(name) for name in ("liver_dice", "tumor_dice", "slice_iou")]
+        return sum(1.0 if value is None else float(value) for value in values)
 
     return sorted(drawable, key=quality)[:MAX_PANELS]
 
 
 def _score_picture(score: Score) -> CasePicture:
-    row = score_row(score)
     masks = {"prediction": score.prediction, "reference": score.case.label}
     return CasePicture(
         case_id=score.case.case_id,
         image=score.case.image,
         masks={name: path for name, path in masks.items() if path is not None},
-        facts={"liver Dice": f"{row['liver_dice']:.3f}", "tumour Dice": f"{row['tumor_dice']:.3f}"},
+        facts=_facts(score),
     )
 
 

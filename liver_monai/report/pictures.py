@@ -356,6 +356,42 @@ def _spread(scores: Sequence[float]) -> np.ndarray:
     return np.asarray(steps_out * np.where(ranks % 2, step, -step))
 
 
+LESION_KINDS = {"IoU above 0.5": "#009e73", "overlap": "#e69f00", "no": "#d55e00", "false positive": "#999999"}
+"""How a lesion was found, and its colour of Okabe and Ito's palette."""
+
+
+def draw_lesion_plot(lesions: Sequence[tuple[float, str, float | None]]) -> bytes:
+    """Every lesion's Dice over its size (PNG); see :func:`lesion_figure`."""
+    return _png(lesion_figure(lesions))
+
+
+def lesion_figure(lesions: Sequence[tuple[float, str, float | None]]) -> Figure:
+    """A dot a lesion: Dice over equivalent diameter; what was not found, or found nothing, stands below the axis.
+
+    Args:
+        lesions: equivalent diameter in mm, one of ``LESION_KINDS``, and Dice, ``None`` without a match.
+    """
+    figure = _figure((9.0, 3.4))
+    axes = figure.add_axes((0.08, 0.17, 0.72, 0.78))
+    below = dict(zip(LESION_KINDS, (-0.1, -0.1, -0.2, -0.3), strict=True))
+    for kind, colour in LESION_KINDS.items():
+        chosen = [(diameter_mm, dice) for diameter_mm, each, dice in lesions if each == kind]
+        heights = [below[kind] if dice is None else dice for _, dice in chosen]
+        label = f"{kind} ({len(chosen)})" if kind != "no" else f"not found ({len(chosen)})"
+        axes.scatter(
+            [size for size, _ in chosen], heights, s=26, color=colour, edgecolors=_INK, linewidths=0.5, label=label
+        )
+    axes.set_xscale("log")
+    axes.set(ylim=(-0.38, 1.04), xlabel="equivalent diameter (mm)", ylabel="Dice")
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    for bound_mm in (10, 20):
+        axes.axvline(bound_mm, color=_RULE, linewidth=1.0, zorder=0)
+    axes.xaxis.set_major_formatter("{x:g}")
+    _calm(axes, grid_axis="y")
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, labelcolor=_INK)
+    return figure
+
+
 def draw_training_curves(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Loss and validation Dice over the epochs (PNG); see :func:`training_figure`."""
     return _png(training_figure(rows))

@@ -325,14 +325,15 @@ def summarize(scores: Sequence[CaseScore], *, protocol: str = "lits") -> dict[st
 def _structure_summary(scores: Sequence[CaseScore], name: str, rules: Protocol) -> dict[str, Any]:
     counts = [score.counts[name] for score in scores]
     shared, sizes = sum(each.shared for each in counts), sum(each.prediction + each.reference for each in counts)
+    nothing = None if rules.drops_empty else 1.0  # all masks of all cases are empty
     means = {
         (f"{each}_per_case" if each in OVERLAP else each): mean_of_defined(s.values[name][each] for s in scores)
         for each in rules.measures[name]
     }
     return {
         **means,
-        "dice_global": 2 * shared / sizes if sizes else None,
-        "iou_global": shared / (sizes - shared) if sizes else None,
+        "dice_global": 2 * shared / sizes if sizes else nothing,
+        "iou_global": shared / (sizes - shared) if sizes else nothing,
         "n_missing": sum(each.reference > 0 and each.prediction == 0 for each in counts),
         "n_spurious": sum(each.reference == 0 and each.prediction > 0 for each in counts),
         "n_both_empty": sum(each.reference == 0 and each.prediction == 0 for each in counts),
