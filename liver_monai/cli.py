@@ -178,6 +178,21 @@ def evaluate(
     _exit_for(summary["n"] + summary["n_failed"], summary["n_failed"])
 
 
+@main.command()
+@click.argument("evaluations", nargs=-1, required=True, metavar="EVALUATION...", type=click.Path(path_type=Path))
+@OUT
+@click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--overwrite", is_flag=True, help="Replace a comparison that is there.")
+@JSON
+def compare(evaluations: Sequence[Path], out: Path, seed: int, overwrite: bool, as_json: bool) -> None:
+    """Compare evaluations of the same cases with the first: intervals, tests and a forest plot."""
+    from liver_monai.cohort import compare_cohorts
+
+    comparison = compare_cohorts(evaluations, out=out, seed=seed, overwrite=overwrite, say=_say)
+    if as_json:
+        _print_json(comparison)
+
+
 @main.group()
 def bundle() -> None:
     """List, make, check and pack bundles."""

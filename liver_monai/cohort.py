@@ -9,12 +9,16 @@ from typing import Any
 from tqdm import tqdm
 
 from liver_monai.data.cases import find_images, find_masks, find_references
+from liver_monai.engine.comparison import compare, read_evaluations, write_comparison
 from liver_monai.engine.evaluation import Score, evaluate, lesion_rows, score_row, write_csv, write_scores
 from liver_monai.engine.inference import Prediction, predict
 from liver_monai.errors import InputError
+from liver_monai.io.files import whole_file
 from liver_monai.io.record import write_record
 from liver_monai.model.bundle import find_bundle
 from liver_monai.report.cohort import MAX_PANELS, CasePicture, write_evaluation_report, write_prediction_report
+from liver_monai.report.comparison import title_of, write_comparison_report
+from liver_monai.report.pictures import ForestRow, draw_forest_plot
 from liver_monai.scoring.measures import TOLERANCE_MM
 
 Say = Callable[[str], None]
@@ -84,6 +88,36 @@ def evaluate_cohort(
     )
     say(f"report: {out / 'report.html'}")
     return summary
+
+
+def compare_cohorts(
+    evaluations: Sequence[Path], *, out: Path, seed: int = 0, overwrite: bool = False, say: Say = print
+) -> dict[str, Any]:
+    """Compare evaluations of the same cases with the first of them; returns what ``comparison.json`` holds."""
+    if (out / "comparison.json").exists() and not overwrite:
+        raise InputError(f"{out}: holds a comparison already; give --overwrite or another -o")
+    found = read_evaluations(evaluations)
+    comparison = write_comparison(compare(found, seed=seed), found, out)
+    picture = draw_forest_plot([_forest_row(row) for row in comparison["rows"]])
+    with whole_file(out / "forest.png") as temporary:
+        temporary.write_bytes(picture)
+    record = write_record(out / "record.json", inputs=[each.folder / "cases.csv" for each in found])
+    write_comparison_report(
+        out / "report.html", comparison=comparison, forest_png=picture, provenance=_provenance(record)
+    )
+    say(f"report: {out / 'report.html'}")
+    return comparison
+
+
+def _forest_row(row: dict[str, Any]) -> ForestRow:
+    return ForestRow(
+        label=f"{row['second']}: {title_of(row['measure'])}",
+        unit="mm" if row["measure"].endswith("_mm") else "",
+        difference=row["difference"],
+        low=row["low"],
+        high=row["high"],
+        is_larger_better=row["best"] == 1,
+    )
 
 
 def _describe_prediction(result: Prediction) -> str:
