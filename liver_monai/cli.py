@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -148,7 +147,7 @@ def predict(
     help="lits-2017: with the faults of the public scorer, for old tables. seed: a slice at a time.",
 )
 @click.option("--tolerance-mm", default=2.0, show_default=True, help="Of the surface Dice (NSD).")
-@click.option("--jobs", type=click.IntRange(min=1), help="Cases at a time.  [default: one a core, at most 8]")
+@click.option("--jobs", type=click.IntRange(min=1), help="Cases at a time.  [default: by cores and cases]")
 @click.option("--overwrite", is_flag=True, help="Replace an evaluation that is there.")
 @JSON
 def evaluate(
@@ -170,7 +169,7 @@ def evaluate(
         out=out,
         protocol=protocol,
         tolerance_mm=tolerance_mm,
-        jobs=jobs or min(8, os.cpu_count() or 1),
+        jobs=jobs,
         overwrite=overwrite,
         say=_say,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,11 @@ from liver_monai.report.pictures import ForestRow, draw_forest_plot
 from liver_monai.scoring.measures import TOLERANCE_MM
 
 Say = Callable[[str], None]
+
+CASES_A_PROCESS = 4
+"""A process needs seconds to start, as long as a few cases take."""
+MAX_PROCESSES = 8
+"""Each holds two masks; reading them from one disk is what more would wait for."""
 
 
 def predict_cohort(
@@ -63,15 +69,19 @@ def evaluate_cohort(
     out: Path,
     protocol: str = "lits",
     tolerance_mm: float = TOLERANCE_MM,
-    jobs: int = 1,
+    jobs: int | None = None,
     overwrite: bool = False,
     say: Say = print,
 ) -> dict[str, Any]:
-    """Evaluate masks against references by a protocol, ``jobs`` cases at a time; returns the summary."""
+    """Evaluate masks against references by a protocol, ``jobs`` cases at a time; returns the summary.
+
+    Without ``jobs`` there are as many as there are cores, but each has ``CASES_A_PROCESS`` cases to do.
+    """
     if (out / "summary.json").exists() and not overwrite:
         raise InputError(f"{out}: holds an evaluation already; give --overwrite or another -o")
     predictions, references = find_masks(prediction), find_references(reference)
     scores: list[Score] = []
+    jobs = jobs or max(1, min(MAX_PROCESSES, os.cpu_count() or 1, len(references) // CASES_A_PROCESS))
     stream = evaluate(predictions, references, protocol=protocol, tolerance_mm=tolerance_mm, jobs=jobs)
     for score in tqdm(stream, total=len(references), desc="scoring", unit="case", disable=None):
         scores.append(score)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 
 import nibabel as nib
 import numpy as np
@@ -309,6 +310,24 @@ def test_processes_say_what_one_process_says(tmp_path):
     assert [score_row(score) for score in together] == [score_row(score) for score in alone]
     assert lesion_rows(together) == lesion_rows(alone) != []
     assert [bool(score.error) for score in together] == [True, False, False, False, False, True]
+
+
+class EndsTheProcess:
+    """Ends the process that it is sent to, as a system does that runs out of memory."""
+
+    def __reduce__(self):
+        return os._exit, (1,)
+
+
+@pytest.mark.slow
+def test_a_killed_process_never_stops_the_others(tmp_path):
+    deadly = Case(case_id="deadly", image=tmp_path, label=EndsTheProcess())
+    case, predictions = pair(tmp_path, "a", *BY_HAND["a"])
+
+    killed, scored = evaluate(predictions, [deadly, case], jobs=2)
+
+    assert "was killed" in killed.error
+    assert score_row(scored)["liver_dice"] == pytest.approx(8 / 9)
 
 
 def test_lesions_are_written_only_where_a_protocol_knows_them(tmp_path):

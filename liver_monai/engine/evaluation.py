@@ -7,6 +7,7 @@ import io
 import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
@@ -137,15 +138,19 @@ def write_csv(path: Path, rows: Iterable[dict[str, Any]], *, columns: Iterable[s
 
 
 def _evaluate_in_processes(tasks: Sequence[tuple[Any, ...]], *, n_processes: int) -> Iterator[Score]:
-    """Fresh processes: forking one that holds torch's threads may hang."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(n_processes, mp_context=context, initializer=_use_one_thread) as pool:
+    with _pool(n_processes) as pool:
         futures = [pool.submit(_try_case, *task) for task in tasks]
         try:
             for task, future in zip(tasks, futures, strict=True):
                 yield _result_of(future, task)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _pool(n_processes: int) -> ProcessPoolExecutor:
+    """Fresh processes: forking one that holds torch's threads may hang."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(n_processes, mp_context=context, initializer=_use_one_thread)
 
 
 def _use_one_thread() -> None:
@@ -155,11 +160,19 @@ def _use_one_thread() -> None:
 
 
 def _result_of(future: Future[Score], task: tuple[Any, ...]) -> Score:
-    """A process that was killed takes its case's score with it, but not the others that are there."""
+    """A process that is killed, for its memory say, ends the whole pool: who has no score yet gets one alone."""
     try:
         return future.result()
-    except Exception as error:
-        return Score(case=task[0], prediction=task[1], error=one_line(error))
+    except BrokenProcessPool:
+        return _score_alone(task)
+
+
+def _score_alone(task: tuple[Any, ...]) -> Score:
+    try:
+        with _pool(1) as pool:
+            return pool.submit(_try_case, *task).result()
+    except BrokenProcessPool:
+        return Score(case=task[0], prediction=task[1], error="its process was killed, perhaps for want of memory")
 
 
 def _try_case(case: Case, prediction: Path | None, protocol: str, tolerance_mm: float) -> Score:
