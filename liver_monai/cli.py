@@ -143,15 +143,57 @@ def predict(
 @click.argument("prediction", type=click.Path(path_type=Path))
 @click.argument("reference", type=click.Path(path_type=Path))
 @OUT
+@click.option(
+    "--protocol",
+    type=click.Choice(["lits", "lits-2017", "msd", "seed"]),
+    default="lits",
+    show_default=True,
+    help="lits-2017: with the faults of the public scorer, for old tables. seed: a slice at a time.",
+)
+@click.option("--tolerance-mm", default=2.0, show_default=True, help="Of the surface Dice (NSD).")
+@click.option("--jobs", type=click.IntRange(min=1), help="Cases at a time.  [default: by cores and cases]")
 @click.option("--overwrite", is_flag=True, help="Replace an evaluation that is there.")
 @JSON
-def evaluate(prediction: Path, reference: Path, out: Path, overwrite: bool, as_json: bool) -> None:
-    """Score masks against reference masks: cases.csv, summary.json and report.html."""
+def evaluate(
+    prediction: Path,
+    reference: Path,
+    out: Path,
+    protocol: str,
+    tolerance_mm: float,
+    jobs: int | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Score masks against reference masks: cases.csv, lesions.csv, summary.json and report.html."""
     from liver_monai.cohort import evaluate_cohort
 
-    summary = evaluate_cohort(prediction, reference, out=out, overwrite=overwrite, say=_say)
+    summary = evaluate_cohort(
+        prediction,
+        reference,
+        out=out,
+        protocol=protocol,
+        tolerance_mm=tolerance_mm,
+        jobs=jobs,
+        overwrite=overwrite,
+        say=_say,
+    )
     _print_summary(summary, as_json=as_json)
     _exit_for(summary["n"] + summary["n_failed"], summary["n_failed"])
+
+
+@main.command()
+@click.argument("evaluations", nargs=-1, required=True, metavar="EVALUATION...", type=click.Path(path_type=Path))
+@OUT
+@click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--overwrite", is_flag=True, help="Replace a comparison that is there.")
+@JSON
+def compare(evaluations: Sequence[Path], out: Path, seed: int, overwrite: bool, as_json: bool) -> None:
+    """Compare evaluations of the same cases with the first: intervals, tests and a forest plot."""
+    from liver_monai.cohort import compare_cohorts
+
+    comparison = compare_cohorts(evaluations, out=out, seed=seed, overwrite=overwrite, say=_say)
+    if as_json:
+        _print_json(comparison)
 
 
 @main.group()
@@ -258,10 +300,22 @@ def _print_summary(summary: Mapping[str, Any], *, as_json: bool) -> None:
         return
     for name in ("liver", "tumor"):
         if name in summary:
-            scores = summary[name]
+            scores = {
+                title: summary[name][key] for title, key in (("per case", "dice_per_case"), ("global", "dice_global"))
+            }
             click.echo(
-                f"{name:6} Dice per case {scores['dice_per_case']:.3f}  global {scores['dice_global']:.3f}", err=True
+                f"{name:6} Dice {'  '.join(f'{title} {_number(value)}' for title, value in scores.items())}", err=True
             )
+    if "lesion_detection" in summary:
+        found = summary["lesion_detection"]["iou_50"]
+        click.echo(f"lesions found {found['tp']} of {found['n_references']}, false positives {found['fp']}", err=True)
+    if "slices" in summary:
+        scores = summary["slices"]
+        click.echo(f"slices {scores['n_slices']}  IoU {_number(scores['iou'])}", err=True)
+
+
+def _number(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.3f}"
 
 
 def _exit_for(n_cases: int, n_failed: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,24 @@ from typing import Any
 from tqdm import tqdm
 
 from liver_monai.data.cases import find_images, find_masks, find_references
-from liver_monai.engine.evaluation import Score, evaluate, score_row, write_csv, write_scores
+from liver_monai.engine.comparison import compare, read_evaluations, write_comparison
+from liver_monai.engine.evaluation import Score, evaluate, lesion_rows, score_row, write_csv, write_scores
 from liver_monai.engine.inference import Prediction, predict
 from liver_monai.errors import InputError
+from liver_monai.io.files import whole_file
 from liver_monai.io.record import write_record
 from liver_monai.model.bundle import find_bundle
 from liver_monai.report.cohort import MAX_PANELS, CasePicture, write_evaluation_report, write_prediction_report
+from liver_monai.report.comparison import title_of, write_comparison_report
+from liver_monai.report.pictures import ForestRow, draw_forest_plot
+from liver_monai.scoring.measures import TOLERANCE_MM
 
 Say = Callable[[str], None]
+
+CASES_A_PROCESS = 4
+"""A process needs seconds to start, as long as a few cases take."""
+MAX_PROCESSES = 8
+"""Each holds two masks; reading them from one disk is what more would wait for."""
 
 
 def predict_cohort(
@@ -52,29 +63,71 @@ def predict_cohort(
 
 
 def evaluate_cohort(
-    prediction: Path, reference: Path, *, out: Path, overwrite: bool = False, say: Say = print
+    prediction: Path,
+    reference: Path,
+    *,
+    out: Path,
+    protocol: str = "lits",
+    tolerance_mm: float = TOLERANCE_MM,
+    jobs: int | None = None,
+    overwrite: bool = False,
+    say: Say = print,
 ) -> dict[str, Any]:
-    """Evaluate masks against references; returns the summary."""
+    """Evaluate masks against references by a protocol, ``jobs`` cases at a time; returns the summary.
+
+    Without ``jobs`` there are as many as there are cores, but each has ``CASES_A_PROCESS`` cases to do.
+    """
     if (out / "summary.json").exists() and not overwrite:
         raise InputError(f"{out}: holds an evaluation already; give --overwrite or another -o")
     predictions, references = find_masks(prediction), find_references(reference)
     scores: list[Score] = []
-    for score in tqdm(
-        evaluate(predictions, references), total=len(references), desc="scoring", unit="case", disable=None
-    ):
+    jobs = jobs or max(1, min(MAX_PROCESSES, os.cpu_count() or 1, len(references) // CASES_A_PROCESS))
+    stream = evaluate(predictions, references, protocol=protocol, tolerance_mm=tolerance_mm, jobs=jobs)
+    for score in tqdm(stream, total=len(references), desc="scoring", unit="case", disable=None):
         scores.append(score)
         say(_describe_score(score))
-    summary = write_scores(scores, out)
+    summary = write_scores(scores, out, protocol=protocol)
     record = write_record(out / "record.json", inputs=[file for score in scores for file in _scored_files(score)])
     write_evaluation_report(
         out / "report.html",
         rows=[score_row(score) for score in scores],
+        lesions=lesion_rows(scores),
         summary=summary,
         pictures=[_score_picture(score) for score in _worst_first(scores)],
         provenance=_provenance(record),
     )
     say(f"report: {out / 'report.html'}")
     return summary
+
+
+def compare_cohorts(
+    evaluations: Sequence[Path], *, out: Path, seed: int = 0, overwrite: bool = False, say: Say = print
+) -> dict[str, Any]:
+    """Compare evaluations of the same cases with the first of them; returns what ``comparison.json`` holds."""
+    if (out / "comparison.json").exists() and not overwrite:
+        raise InputError(f"{out}: holds a comparison already; give --overwrite or another -o")
+    found = read_evaluations(evaluations)
+    comparison = write_comparison(compare(found, seed=seed), found, out)
+    picture = draw_forest_plot([_forest_row(row) for row in comparison["rows"]])
+    with whole_file(out / "forest.png") as temporary:
+        temporary.write_bytes(picture)
+    record = write_record(out / "record.json", inputs=[each.folder / "cases.csv" for each in found])
+    write_comparison_report(
+        out / "report.html", comparison=comparison, forest_png=picture, provenance=_provenance(record)
+    )
+    say(f"report: {out / 'report.html'}")
+    return comparison
+
+
+def _forest_row(row: dict[str, Any]) -> ForestRow:
+    return ForestRow(
+        label=f"{row['second']}: {title_of(row['measure'])}",
+        unit="mm" if row["measure"].endswith("_mm") else "",
+        difference=row["difference"],
+        low=row["low"],
+        high=row["high"],
+        is_larger_better=row["best"] == 1,
+    )
 
 
 def _describe_prediction(result: Prediction) -> str:
@@ -110,31 +163,38 @@ def _prediction_picture(result: Prediction) -> CasePicture:
 
 
 def _describe_score(score: Score) -> str:
-    row = score_row(score)
     if score.error:
         return f"{score.case.case_id}: not scored: {score.error}"
-    return f"{score.case.case_id}: Dice liver {row['liver_dice']:.3f}, tumour {row['tumor_dice']:.3f}"
+    return f"{score.case.case_id}: {', '.join(f'{name} {text}' for name, text in _facts(score).items())}"
+
+
+def _facts(score: Score) -> dict[str, str]:
+    """The figures of a case that stand for the others."""
+    row = score_row(score)
+    names = {"liver Dice": "liver_dice", "tumour Dice": "tumor_dice", "IoU per slice": "slice_iou"}
+    given = {title: row[name] for title, name in names.items() if name in row}
+    return {title: "not defined" if value is None else f"{value:.3f}" for title, value in given.items()}
 
 
 def _worst_first(scores: Sequence[Score]) -> list[Score]:
-    """Scored cases whose CT is known, by the sum of their Dice."""
+    """Scored cases whose CT is known, by the sum of their Dice; what is not defined counts as perfect."""
     drawable = [score for score in scores if not score.error and score.case.image != score.case.label]
 
     def quality(score: Score) -> float:
         row = score_row(score)
-        return float(row["liver_dice"] + row["tumor_dice"])
+        values = [row.get(name) for name in ("liver_dice", "tumor_dice", "slice_iou")]
+        return sum(1.0 if value is None else float(value) for value in values)
 
     return sorted(drawable, key=quality)[:MAX_PANELS]
 
 
 def _score_picture(score: Score) -> CasePicture:
-    row = score_row(score)
     masks = {"prediction": score.prediction, "reference": score.case.label}
     return CasePicture(
         case_id=score.case.case_id,
         image=score.case.image,
         masks={name: path for name, path in masks.items() if path is not None},
-        facts={"liver Dice": f"{row['liver_dice']:.3f}", "tumour Dice": f"{row['tumor_dice']:.3f}"},
+        facts=_facts(score),
     )
 
 

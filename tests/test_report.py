@@ -17,12 +17,15 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 
 from liver_monai.report.page import MISSING, CasePanel, Figure, Table, write_page
 from liver_monai.report.pictures import (
+    LESION_KINDS,
     LIVER_COLOUR,
     TUMOR_COLOUR,
     choose_slices,
+    draw_lesion_plot,
     draw_overlays,
     draw_score_plot,
     draw_training_curves,
+    lesion_figure,
     overlay_figure,
     score_figure,
     training_figure,
@@ -380,3 +383,22 @@ def test_page_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_row_without_one_cell_a_column_is_refused() -> None:
     with pytest.raises(ValueError, match=r"table 'Cases' has 2 columns, but a row is \['a'\]"):
         Table(title="Cases", columns=["case", "Dice"], rows=[["a"]])
+
+
+# Lesions -------------------------------------------------------------------------------------------------------------
+
+
+def test_every_lesion_is_a_dot_at_its_size_and_what_has_no_dice_stands_below() -> None:
+    lesions = [(30.0, "IoU above 0.5", 0.8), (8.0, "no", None), (12.0, "overlap", None), (3.0, "false positive", None)]
+    picture = lesion_figure(lesions)
+    (axes,) = picture.axes
+    dots = {tuple(point) for drawn in axes.collections for point in drawn.get_offsets().tolist()}
+    assert {x for x, _ in dots} == {30.0, 8.0, 12.0, 3.0}
+    assert {y for x, y in dots if x == 30.0} == {0.8}
+    assert all(y < 0 for x, y in dots if x != 30.0)
+    assert axes.get_xlim()[0] < 3.0
+    assert axes.get_xlim()[1] > 30.0
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["IoU above 0.5 (1)", "overlap (1)", "not found (1)", "false positive (1)"]
+    assert len(LESION_KINDS) == 4
+    assert draw_lesion_plot(lesions) == draw_lesion_plot(lesions)

@@ -1,100 +1,130 @@
-"""Evaluation: predicted masks against reference masks, a case at a time and pooled."""
+"""Evaluation: predicted masks against reference masks, several cases at a time, then all of them together."""
 
 from __future__ import annotations
 
 import csv
 import io
+import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nibabel.orientations import io_orientation
 
 from liver_monai.data.cases import Case
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.files import whole_file, write_json
 from liver_monai.io.volumes import read_mask, require_same_grid
-from liver_monai.scoring.overlap import (
-    CLASSES,
-    count_table,
-    dice,
-    iou,
-    is_missing,
-    is_spurious,
-    pixel_accuracy,
-    score_table,
-)
+from liver_monai.scoring.measures import TOLERANCE_MM
+from liver_monai.scoring.overlap import pixel_accuracy
+from liver_monai.scoring.protocols import CaseScore, score_case
+from liver_monai.scoring.protocols import summarize as summarize_cases
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """One scored case: its count table and voxel volume, or the error why it has none."""
+    """One case: what its masks say, or the error why they say nothing."""
 
     case: Case
     prediction: Path | None
-    table: np.ndarray | None = None
-    voxel_ml: float = float("nan")
+    result: CaseScore | None = None
     error: str = ""
 
 
-def evaluate(predictions: dict[str, Path], references: Sequence[Case]) -> Iterator[Score]:
-    """Score every reference against the prediction of its case, yielding each as it is there.
+def evaluate(
+    predictions: dict[str, Path],
+    references: Sequence[Case],
+    *,
+    protocol: str = "lits",
+    tolerance_mm: float = TOLERANCE_MM,
+    jobs: int = 1,
+) -> Iterator[Score]:
+    """Score every reference against the prediction of its case, in order, yielding each as it is there.
 
     Args:
         predictions: mask files by case_id.
         references: cases with a label.
+        protocol: a name in ``scoring.protocols.PROTOCOLS``.
+        tolerance_mm: of the normalized surface distance (NSD).
+        jobs: how many cases at a time, each in a process of its own; 1 stays in this one.
     """
-    for case in references:
-        prediction = predictions.get(case.case_id)
-        try:
-            yield _score_case(case, prediction)
-        except (InputError, OSError) as error:
-            yield Score(case=case, prediction=prediction, error=one_line(error))
+    tasks = [(case, predictions.get(case.case_id), protocol, tolerance_mm) for case in references]
+    if jobs > 1 and len(tasks) > 1:
+        yield from _evaluate_in_processes(tasks, n_processes=min(jobs, len(tasks)))
+    else:
+        yield from (_try_case(*task) for task in tasks)
 
 
 def score_row(score: Score) -> dict[str, Any]:
-    """The row of a scored case in ``cases.csv``; volumes in millilitres, scores in [0, 1]."""
-    if score.table is None:
+    """The row of a case in ``cases.csv``: volumes in millilitres, units in the names, ``None`` where not defined."""
+    if score.result is None:
         return {"case_id": score.case.case_id, "error": score.error}
-    return {"case_id": score.case.case_id, **score_table(score.table, voxel_ml=score.voxel_ml), "error": ""}
+    result = score.result
+    row: dict[str, Any] = {"case_id": score.case.case_id}
+    for name, values in result.values.items():
+        counts = result.counts[name]
+        row |= {f"{name}_{measure}": _or_none(value) for measure, value in values.items()}
+        row[f"{name}_reference_ml"] = counts.reference * result.voxel_ml
+        row[f"{name}_prediction_ml"] = counts.prediction * result.voxel_ml
+        row[f"{name}_missing"] = int(counts.reference > 0 and counts.prediction == 0)
+        row[f"{name}_spurious"] = int(counts.reference == 0 and counts.prediction > 0)
+    for name, found in result.detections.items():
+        row |= {f"lesions_{name}_{key}": getattr(found, key) for key in ("tp", "fp", "fn")}
+    if result.detections:
+        row["prediction_burden"], row["reference_burden"] = (_or_none(value) for value in result.burden)
+    if result.protocol == "seed":
+        means = result.slices.mean(axis=0) if len(result.slices) else (None, None)
+        row |= {"n_slices": len(result.slices), "slice_pixel_accuracy": means[0], "slice_iou": means[1]}
+    return row | {"pixel_accuracy": pixel_accuracy(result.table), "error": ""}
 
 
-def summarize(scores: Sequence[Score]) -> dict[str, Any]:
+def lesion_rows(scores: Iterable[Score]) -> list[dict[str, Any]]:
+    """The rows of ``lesions.csv``: lesions of the references, and predicted ones that found none."""
+    return [
+        {"case_id": score.case.case_id, **{name: _or_none(value) for name, value in row.items()}}
+        for score in scores
+        if score.result is not None
+        for row in score.result.lesions
+    ]
+
+
+def summarize(scores: Sequence[Score], *, protocol: str = "lits") -> dict[str, Any]:
     """Means over cases and scores of the pooled voxels, with the counts that a mean hides."""
-    tables = [score.table for score in scores if score.table is not None]
-    summary: dict[str, Any] = {"protocol": "lits", "n": len(tables), "n_failed": len(scores) - len(tables)}
-    if not tables:
-        return summary
-    pooled = np.sum(tables, axis=0)
-    for name in CLASSES:
-        summary[name] = {
-            "dice_per_case": float(np.mean([dice(table, name) for table in tables])),
-            "dice_global": dice(pooled, name),
-            "iou_per_case": float(np.mean([iou(table, name) for table in tables])),
-            "iou_global": iou(pooled, name),
-            "n_missing": sum(is_missing(table, name) for table in tables),
-            "n_spurious": sum(is_spurious(table, name) for table in tables),
-        }
-    summary["pixel_accuracy"] = {
-        "per_case": float(np.mean([pixel_accuracy(table) for table in tables])),
-        "global": pixel_accuracy(pooled),
-    }
-    return summary
+    results = [score.result for score in scores if score.result is not None]
+    summary = summarize_cases(results, protocol=protocol)
+    counts = {name: summary.pop(name) for name in ("protocol", "n")}
+    return {**counts, "n_failed": len(scores) - len(results), **summary}
 
 
-def write_scores(scores: Sequence[Score], out: Path) -> dict[str, Any]:
-    """Write ``cases.csv`` and ``summary.json`` and return the summary."""
+def write_scores(scores: Sequence[Score], out: Path, *, protocol: str = "lits") -> dict[str, Any]:
+    """Write ``cases.csv``, ``lesions.csv`` where the protocol knows lesions, and ``summary.json``: the return value."""
     write_csv(out / "cases.csv", [score_row(score) for score in scores])
-    summary = summarize(scores)
+    summary = summarize(scores, protocol=protocol)
+    if "lesion_detection" in summary:
+        write_csv(out / "lesions.csv", lesion_rows(scores), columns=LESION_COLUMNS)
+    else:
+        (out / "lesions.csv").unlink(missing_ok=True)  # of an evaluation by another protocol
     write_json(out / "summary.json", summary)
     return summary
 
 
-def write_csv(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write rows as CSV, whole or not at all; a column that a row lacks stays empty."""
+LESION_COLUMNS = ("case_id", "mask", "lesion", "volume_ml", "diameter_mm", "size")
+"""There even when no case holds a lesion."""
+
+
+def write_csv(path: Path, rows: Iterable[dict[str, Any]], *, columns: Iterable[str] = ()) -> None:
+    """Write rows as CSV, whole or not at all; a column that a row lacks stays empty.
+
+    Args:
+        columns: the first ones, there even without a row.
+    """
     rows = list(rows)
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=columns, restval="")
     writer.writeheader()
@@ -103,13 +133,69 @@ def write_csv(path: Path, rows: Iterable[dict[str, Any]]) -> None:
         temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
 
 
-def _score_case(case: Case, prediction: Path | None) -> Score:
+def _evaluate_in_processes(tasks: Sequence[tuple[Any, ...]], *, n_processes: int) -> Iterator[Score]:
+    with _pool(n_processes) as pool:
+        futures = [pool.submit(_try_case, *task) for task in tasks]
+        try:
+            for task, future in zip(tasks, futures, strict=True):
+                yield _result_of(future, task)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _pool(n_processes: int) -> ProcessPoolExecutor:
+    """Fresh processes: forking one that holds torch's threads may hang."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(n_processes, mp_context=context, initializer=_use_one_thread)
+
+
+def _use_one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)  # the processes share the cores already
+
+
+def _result_of(future: Future[Score], task: tuple[Any, ...]) -> Score:
+    """A process that is killed, for its memory say, ends the whole pool: who has no score yet gets one alone."""
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        return _score_alone(task)
+
+
+def _score_alone(task: tuple[Any, ...]) -> Score:
+    try:
+        with _pool(1) as pool:
+            return pool.submit(_try_case, *task).result()
+    except BrokenProcessPool:
+        return Score(case=task[0], prediction=task[1], error="its process was killed, perhaps for want of memory")
+
+
+def _try_case(case: Case, prediction: Path | None, protocol: str, tolerance_mm: float) -> Score:
+    try:
+        return _score_case(case, prediction, protocol, tolerance_mm)
+    except (InputError, OSError, ValueError, MemoryError) as error:
+        return Score(case=case, prediction=prediction, error=one_line(error))
+
+
+def _score_case(case: Case, prediction: Path | None, protocol: str, tolerance_mm: float) -> Score:
     if case.label is None:
         raise InputError(f"{case.case_id}: has no reference mask")
     if prediction is None:
         raise InputError(f"{case.label}: no prediction of case '{case.case_id}' was found")
     reference, predicted = read_mask(case.label), read_mask(prediction)
     require_same_grid(predicted, reference)
-    voxel_ml = abs(np.linalg.det(np.asarray(reference.affine)[:3, :3])) / 1000
-    table = count_table(predicted[0].numpy(), reference[0].numpy())
-    return Score(case=case, prediction=prediction, table=table, voxel_ml=voxel_ml)
+    affine = np.asarray(reference.affine)
+    result = score_case(
+        predicted[0].numpy(),
+        reference[0].numpy(),
+        spacing_mm=np.linalg.norm(affine[:3, :3], axis=0),
+        protocol=protocol,
+        tolerance_mm=tolerance_mm,
+        slice_axis=int(np.flatnonzero(io_orientation(affine)[:, 0] == 2)[0]),
+    )
+    return Score(case=case, prediction=prediction, result=result)
+
+
+def _or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and isnan(value) else value

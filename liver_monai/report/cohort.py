@@ -11,11 +11,15 @@ import numpy as np
 from tqdm import tqdm
 
 from liver_monai.io.volumes import read_mask, read_volume
-from liver_monai.report.page import CasePanel, Figure, Table, write_page
-from liver_monai.report.pictures import draw_overlays, draw_score_plot
+from liver_monai.report.page import MISSING, CasePanel, Figure, Table, write_page
+from liver_monai.report.pictures import LESION_KINDS, draw_lesion_plot, draw_overlays, draw_score_plot
+from liver_monai.scoring.measures import MEASURES
 
 MAX_PANELS = 16
 """Half a megabyte a contact sheet: more of them make a page that browsers open slowly."""
+
+MAX_LESIONS = 200
+"""A degenerate mask may hold thousands of specks; the page stays readable, the CSV file has them all."""
 
 STRUCTURES = ("liver", "tumor")
 
@@ -62,6 +66,7 @@ def write_evaluation_report(
     path: Path,
     *,
     rows: Sequence[Mapping[str, Any]],
+    lesions: Sequence[Mapping[str, Any]],
     summary: Mapping[str, Any],
     pictures: Sequence[CasePicture],
     provenance: Mapping[str, str],
@@ -70,16 +75,26 @@ def write_evaluation_report(
 
     Args:
         rows: those of ``cases.csv``.
+        lesions: those of ``lesions.csv``.
         summary: that of ``summary.json``.
         pictures: worst case first.
     """
     scored = [row for row in rows if not row["error"]]
+    structures = [name for name in STRUCTURES if name in summary]
+    tables = [_summary_table(summary, structures)] if structures else []
+    figures = [_score_figure(scored)] if structures and scored else []
+    if "lesion_detection" in summary:
+        tables += [_detection_table(summary), _size_table(summary), _lesion_measure_table(summary)]
+    if lesions:
+        figures.append(_lesion_figure(lesions))
+    if "slices" in summary:
+        tables.append(_slice_table(summary["slices"]))
     write_page(
         path,
-        title="Evaluation",
+        title=f"Evaluation by protocol {summary['protocol']}",
         summary=_cards(summary),
-        tables=[_summary_table(summary), _case_table(rows)] if scored else [_case_table(rows)],
-        figures=[_score_figure(scored)] if scored else [],
+        tables=[*tables, _case_table(rows), *([_lesion_table(lesions)] if lesions else [])],
+        figures=figures,
         panels=_panels(pictures),
         provenance=provenance,
     )
@@ -88,25 +103,126 @@ def write_evaluation_report(
 def _cards(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     cards = [("cases scored", str(summary["n"])), ("not scored", str(summary["n_failed"]))]
     scores = [
-        (f"{_word(name)} Dice per case", f"{summary[name]['dice_per_case']:.3f}")
+        (f"{_word(name)} Dice per case", _number(summary[name]["dice_per_case"]))
         for name in STRUCTURES
         if name in summary
     ]
+    if "lesion_detection" in summary:
+        found = summary["lesion_detection"]["iou_50"]
+        scores.append(("lesions found", f"{found['tp']} of {found['n_references']}"))
     return [*scores, *cards]
 
 
-def _summary_table(summary: Mapping[str, Any]) -> Table:
-    columns = ("dice_per_case", "dice_global", "iou_per_case", "iou_global", "n_missing", "n_spurious")
-    titles = ("Dice per case", "Dice global", "IoU per case", "IoU global", "missing", "spurious")
+def _number(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.3f}"
+
+
+COUNTS = {"n_missing": "missing", "n_spurious": "spurious", "n_both_empty": "in neither", "n_measured": "measured"}
+
+
+def _summary_table(summary: Mapping[str, Any], structures: Sequence[str]) -> Table:
+    pools = [(name, pool) for name in ("dice", "iou") for pool in ("per_case", "global")]
+    overlap = {f"{name}_{pool}": f"{MEASURES[name].title} {pool.replace('_', ' ')}" for name, pool in pools}
+    measures = {name: each.title + (f" ({each.unit})" if each.unit else "") for name, each in MEASURES.items()}
+    titles = {**overlap, **measures, **COUNTS}
+    columns = {key: title for key, title in titles.items() if any(key in summary[name] for name in structures)}
+    holds_tumor = "includes its tumours" if summary["protocol"] != "msd" else "is label 1 alone, without its tumours"
     return Table(
-        title="Overlap",
-        columns=["structure", *titles],
-        rows=[[_word(name), *(summary[name][column] for column in columns)] for name in STRUCTURES],
+        title="Structures",
+        columns=["structure", *columns.values()],
+        rows=[[_word(name), *(summary[name].get(column) for column in columns)] for name in structures],
         note=(
-            "The liver includes its tumours. Per case: mean over cases; global: all voxels pooled. A case where both "
-            "masks lack the structure scores 1, where one lacks it 0. Missing: in the reference, not predicted; "
-            f"spurious: the reverse. Pixel accuracy {summary['pixel_accuracy']['per_case']:.4f} per case; it is high "
-            "for an empty mask too."
+            f"Protocol {summary['protocol']}. The liver {holds_tumor}. Per case: mean over cases; global: all voxels "
+            f"pooled. NSD at a tolerance of {summary['tolerance_mm']:g} mm. Missing: in the reference, not predicted; "
+            "spurious: the reverse; measured: in both. Distances are means over the measured cases only, so read them "
+            f"beside the missing ones. Pixel accuracy {summary['pixel_accuracy']['per_case']:.4f} per case; it is "
+            "high for an empty mask too."
+        ),
+    )
+
+
+def _detection_table(summary: Mapping[str, Any]) -> Table:
+    columns = ("n_references", "tp", "fp", "fn", "precision", "recall")
+    titles = {"overlap": "any overlap", "iou_50": "IoU above 0.5"}
+    return Table(
+        title="Lesions found",
+        columns=["criterion", "lesions", "TP", "FP", "FN", "precision", "recall"],
+        rows=[[titles[name], *(each[key] for key in columns)] for name, each in summary["lesion_detection"].items()],
+        note="A lesion is a tumour connected by faces. Counts are pooled over the cases, after merging as LiTS does.",
+    )
+
+
+def _size_table(summary: Mapping[str, Any]) -> Table:
+    columns = ("n_references", "recall_overlap", "recall_iou_50", "n_false_positives")
+    return Table(
+        title="Lesions by size",
+        columns=["equivalent diameter", "lesions", "recall, any overlap", "recall, IoU above 0.5", "false positives"],
+        rows=[[size, *(each[key] for key in columns)] for size, each in summary["lesion_detection_by_size"].items()],
+        note="Diameter of the sphere of the lesion's volume; of false positives, their own.",
+    )
+
+
+def _lesion_measure_table(summary: Mapping[str, Any]) -> Table:
+    values = {name: value for name, value in summary["lesion_segmentation"].items() if name in MEASURES}
+    rows = [[MEASURES[name].title, MEASURES[name].unit, value] for name, value in values.items()]
+    burden = summary["tumor_burden"]
+    rows += [["tumour burden, RMSE", "", burden["rmse"]], ["tumour burden, largest difference", "", burden["max"]]]
+    return Table(
+        title="Detected lesions",
+        columns=["measure", "unit", "mean"],
+        rows=rows,
+        note=(
+            f"Means over {summary['lesion_segmentation']['n_objects']} lesions found at IoU above 0.5, merged ones as "
+            f"one. Burden: tumour over liver; not defined in {burden['n_undefined']} cases."
+        ),
+    )
+
+
+def _lesion_table(lesions: Sequence[Mapping[str, Any]]) -> Table:
+    """Every false positive and the lesions not found come first, as they are what one looks for."""
+    columns = {
+        "case": "case_id",
+        "mask": "mask",
+        "lesion": "lesion",
+        "diameter (mm)": "diameter_mm",
+        "volume (mL)": "volume_ml",
+        "found": "found",
+        "Dice": "dice",
+        "ASSD (mm)": "assd_mm",
+        "MSD (mm)": "msd_mm",
+    }
+    rows = [{**row, "found": _found(row)} for row in lesions]
+    rows.sort(key=lambda row: (row["found"] == "IoU above 0.5", -float(row["diameter_mm"])))
+    note = "Worst first." if len(rows) <= MAX_LESIONS else f"The first {MAX_LESIONS} of {len(rows)}; all: lesions.csv."
+    return _table("Lesions", rows[:MAX_LESIONS], columns, note=note)
+
+
+def _found(lesion: Mapping[str, Any]) -> str:
+    if lesion["mask"] == "prediction":
+        return "false positive"
+    if lesion["detected_iou_50"]:
+        return "IoU above 0.5"
+    return "overlap" if lesion["detected_overlap"] else "no"
+
+
+def _lesion_figure(lesions: Sequence[Mapping[str, Any]]) -> Figure:
+    counts = {kind: sum(_found(row) == kind for row in lesions) for kind in LESION_KINDS}
+    return Figure(
+        title="Lesions by size",
+        png=draw_lesion_plot([(float(row["diameter_mm"]), _found(row), row.get("dice")) for row in lesions]),
+        alt="Lesions: " + ", ".join(f"{kind} {n}" for kind, n in counts.items()),
+    )
+
+
+def _slice_table(scores: Mapping[str, Any]) -> Table:
+    return Table(
+        title="Slices",
+        columns=["structure", "slices", "pixel accuracy", "IoU"],
+        rows=[["liver with tumours", scores["n_slices"], scores["pixel_accuracy"], scores["iou"]]],
+        note=(
+            "Means over the slices whose reference holds liver and background; IoU is the mean of the two classes. "
+            "These figures flatter: they say nothing of slices without liver, nor of tumours. A loss needs "
+            "probabilities, which masks do not hold."
         ),
     )
 
@@ -117,15 +233,20 @@ def _case_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         columns |= {
             f"{_word(name)} Dice": f"{name}_dice",
             f"{_word(name)} IoU": f"{name}_iou",
+            f"{_word(name)} ASSD (mm)": f"{name}_assd_mm",
+            f"{_word(name)} HD95 (mm)": f"{name}_hd95_mm",
+            f"{_word(name)} NSD": f"{name}_nsd",
             f"{_word(name)} predicted (mL)": f"{name}_prediction_ml",
             f"{_word(name)} reference (mL)": f"{name}_reference_ml",
         }
+    columns |= {"lesions TP": "lesions_iou_50_tp", "FP": "lesions_iou_50_fp", "FN": "lesions_iou_50_fn"}
+    columns |= {"slices": "n_slices", "pixel accuracy": "slice_pixel_accuracy", "IoU": "slice_iou"}
     return _table("Cases", rows, {**columns, "error": "error"})
 
 
 def _score_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    means = {name: np.mean([row[f"{name}_dice"] for row in rows]) for name in STRUCTURES}
-    said = ", ".join(f"mean {_word(name)} Dice {mean:.3f}" for name, mean in means.items())
+    defined = {name: [row[f"{name}_dice"] for row in rows if row[f"{name}_dice"] is not None] for name in STRUCTURES}
+    said = ", ".join(f"mean {_word(name)} Dice {np.mean(dice):.3f}" for name, dice in defined.items() if dice)
     return Figure(title="Dice per case", png=draw_score_plot(rows), alt=f"Dice of {len(rows)} cases; {said}")
 
 

@@ -356,6 +356,104 @@ def _spread(scores: Sequence[float]) -> np.ndarray:
     return np.asarray(steps_out * np.where(ranks % 2, step, -step))
 
 
+LESION_KINDS = {"IoU above 0.5": "#009e73", "overlap": "#e69f00", "no": "#d55e00", "false positive": "#999999"}
+"""How a lesion was found, and its colour of Okabe and Ito's palette."""
+
+
+def draw_lesion_plot(lesions: Sequence[tuple[float, str, float | None]]) -> bytes:
+    """Every lesion's Dice over its size (PNG); see :func:`lesion_figure`."""
+    return _png(lesion_figure(lesions))
+
+
+def lesion_figure(lesions: Sequence[tuple[float, str, float | None]]) -> Figure:
+    """A dot a lesion: Dice over equivalent diameter; what was not found, or found nothing, stands below the axis.
+
+    Args:
+        lesions: equivalent diameter in mm, one of ``LESION_KINDS``, and Dice, ``None`` without a match.
+    """
+    figure = _figure((9.0, 3.4))
+    axes = figure.add_axes((0.08, 0.17, 0.72, 0.78))
+    below = dict(zip(LESION_KINDS, (-0.1, -0.1, -0.2, -0.3), strict=True))
+    for kind, colour in LESION_KINDS.items():
+        chosen = [(diameter_mm, dice) for diameter_mm, each, dice in lesions if each == kind]
+        heights = [below[kind] if dice is None else dice for _, dice in chosen]
+        label = f"{kind} ({len(chosen)})" if kind != "no" else f"not found ({len(chosen)})"
+        axes.scatter(
+            [size for size, _ in chosen], heights, s=26, color=colour, edgecolors=_INK, linewidths=0.5, label=label
+        )
+    axes.set_xscale("log")
+    axes.set(ylim=(-0.38, 1.04), xlabel="equivalent diameter (mm)", ylabel="Dice")
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    for bound_mm in (10, 20):
+        axes.axvline(bound_mm, color=_RULE, linewidth=1.0, zorder=0)
+    _calm(axes, grid_axis="y")
+    axes.set_xticks([1, 2, 5, 10, 20, 50, 100, 200], labels=["1", "2", "5", "10", "20", "50", "100", "200"])
+    axes.set_xticks([], minor=True)
+    sizes_mm = [diameter_mm for diameter_mm, _, _ in lesions] or [1.0]
+    axes.set_xlim(min(5.0, 0.8 * min(sizes_mm)), max(50.0, 1.25 * max(sizes_mm)))
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, labelcolor=_INK)
+    return figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForestRow:
+    """One line of a forest plot: a difference with its interval, ``None`` where it has none, and which side is good."""
+
+    label: str
+    unit: str
+    difference: float | None
+    low: float | None
+    high: float | None
+    is_larger_better: bool
+
+
+def draw_forest_plot(rows: Sequence[ForestRow]) -> bytes:
+    """Differences with their intervals (PNG); see :func:`forest_figure`."""
+    return _png(forest_figure(rows))
+
+
+def forest_figure(rows: Sequence[ForestRow]) -> Figure:
+    """A panel a unit; a dot and its interval a row, green where the interval is on the better side, red on the worse.
+
+    Args:
+        rows: at least one.
+    """
+    units = list(dict.fromkeys(row.unit for row in rows))
+    groups = [[row for row in rows if row.unit == unit] for unit in units]
+    row_inch, gap_inch, label_inch = 0.34, 0.75, 3.2
+    height = sum(row_inch * len(group) + gap_inch for group in groups)
+    figure = _figure((9.0, height))
+    top = height - 0.1
+    for unit, group in zip(units, groups, strict=True):
+        inches = row_inch * len(group)
+        box = (label_inch / 9.0, (top - inches) / height, 1 - (label_inch + 0.3) / 9.0, inches / height)
+        _draw_forest(figure.add_axes(box), group, unit=unit)
+        top -= inches + gap_inch
+    return figure
+
+
+def _draw_forest(axes: Axes, rows: Sequence[ForestRow], *, unit: str) -> None:
+    for y, row in enumerate(reversed(rows)):
+        if row.difference is None:
+            axes.text(0, y, "not defined", color=_QUIET, ha="center", va="center", bbox=_OVER_GRID)
+            continue
+        colour = _forest_colour(row)
+        if row.low is not None and row.high is not None:
+            axes.plot([row.low, row.high], [y, y], color=colour, linewidth=2.0)
+        axes.plot([row.difference], [y], marker="s", markersize=6, color=colour)
+    axes.axvline(0, color=_INK, linewidth=1.0, zorder=1)
+    axes.set_yticks(range(len(rows)), [row.label for row in reversed(rows)])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_xlabel(f"difference, {unit}" if unit else "difference")
+    _calm(axes, grid_axis="x")
+
+
+def _forest_colour(row: ForestRow) -> str:
+    if row.low is None or row.high is None or row.low <= 0 <= row.high:
+        return _QUIET
+    return "#009e73" if (row.low > 0) == row.is_larger_better else "#d55e00"
+
+
 def draw_training_curves(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Loss and validation Dice over the epochs (PNG); see :func:`training_figure`."""
     return _png(training_figure(rows))
