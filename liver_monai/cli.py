@@ -11,12 +11,14 @@ from typing import Any
 import click
 
 from liver_monai._version import __version__
-from liver_monai.errors import InputError
+from liver_monai.errors import InputError, one_line, root_cause
 
 DONE, FAILED, SOME_FAILED = 0, 1, 3
 """Exit codes; click itself ends with 2 when the command line is wrong."""
 
-OUT = click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the results.")
+FROM_0, FROM_1, ABOVE_0 = click.IntRange(min=0), click.IntRange(min=1), click.FloatRange(min=0, min_open=True)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+OUT = click.option("-o", "--out", type=FOLDER, required=True, help="Folder for the results.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 
@@ -27,10 +29,12 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except InputError as error:
-            raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:
             raise click.ClickException("interrupted; what is finished is kept, go on with --resume") from None
+        except Exception as error:
+            if isinstance(root_cause(error), InputError):  # MONAI wraps what a transform or a config raises
+                raise click.ClickException(one_line(error)) from error
+            raise
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -40,8 +44,8 @@ def main() -> None:
 
 
 @main.command()
-@click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("demo-run"), show_default=True)
-@click.option("--seed", default=0, show_default=True, help="Decides on the synthetic patients and the training.")
+@click.option("-o", "--out", type=FOLDER, default=Path("demo-run"), show_default=True)
+@click.option("--seed", type=FROM_0, default=0, show_default=True, help="Decides on the patients and the training.")
 @JSON
 def demo(out: Path, seed: int, as_json: bool) -> None:
     """Run the whole path on synthetic CTs: train, predict, score, report. Minutes on two cores, no download."""
@@ -52,10 +56,10 @@ def demo(out: Path, seed: int, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--cases", default=20, show_default=True, help="How many CTs.")
+@click.argument("out", type=FOLDER)
+@click.option("--cases", type=FROM_1, default=20, show_default=True, help="How many CTs.")
 @click.option("--shape", default="192,192,64", show_default=True, metavar="X,Y,Z", help="Voxels of each.")
-@click.option("--seed", default=0, show_default=True, help="Of the first case; the next ones count up.")
+@click.option("--seed", type=FROM_0, default=0, show_default=True, help="Of the first case; the next ones count up.")
 def synth(out: Path, cases: int, shape: str, seed: int) -> None:
     """Write a data set of synthetic CTs with liver and tumours, in MSD layout."""
     from liver_monai.data.phantom import write_phantoms
@@ -73,9 +77,9 @@ def synth(out: Path, cases: int, shape: str, seed: int) -> None:
 @click.option("--bundle", default="mobilenet", show_default=True, help="A shipped bundle, or a bundle's folder.")
 @click.option("--data", type=click.Path(path_type=Path), help="Data set with reference masks: MSD or LiTS layout.")
 @OUT
-@click.option("--fold", type=int, help="Which fifth of the cases is held back for validation.  [default: 0]")
-@click.option("--epochs", type=int, help="Length of the training in epochs.")
-@click.option("--minutes", type=float, help="Length of the training in minutes; the schedule fits itself to it.")
+@click.option("--fold", type=FROM_0, help="Which fifth of the cases is held back for validation.  [default: 0]")
+@click.option("--epochs", type=FROM_1, help="Length of the training in epochs.")
+@click.option("--minutes", type=ABOVE_0, help="Length of the training in minutes; the schedule fits itself to it.")
 @click.option("--resume", is_flag=True, help="Go on with the training in -o.")
 @click.option(
     "--set", "settings", multiple=True, metavar="ID=VALUE", help="Override a value of the bundle; repeatable."
@@ -214,9 +218,7 @@ def bundle_list(as_json: bool) -> None:
 @bundle.command("new")
 @click.argument("name")
 @click.option("--encoder", required=True, help="Of segmentation-models-pytorch, or tu- and a timm name.")
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path), default=Path(), help="Folder to make it in.  [default: here]"
-)
+@click.option("-o", "--out", type=FOLDER, default=Path(), help="Folder to make it in.  [default: here]")
 def bundle_new(name: str, encoder: str, out: Path) -> None:
     """Make an untrained bundle for another encoder."""
     from liver_monai.model.authoring import new_bundle

@@ -16,9 +16,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f", did you mean '{matches[0]}'?" if matches else ""
 
 
-def one_line(error: BaseException) -> str:
-    """What an error says, in one line: its root cause where a library has wrapped it in words of its own."""
+def root_cause(error: BaseException) -> BaseException:
+    """What went wrong first, or the ``InputError`` that tells it, below the errors that libraries wrap around it."""
     while error.__cause__ is not None and not isinstance(error, InputError):
         error = error.__cause__
+    return error
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line: its root cause where a library has wrapped it in words of its own."""
+    error = root_cause(error)
     text = " ".join(str(error).split())
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from liver_monai.errors import InputError
+
 LABELS = {0: "background", 1: "liver", 2: "tumor"}
 LIVER, TUMOR = 1, 2
 
@@ -27,7 +29,7 @@ class ModelSpec:
             It says nothing about the input, so two specs that differ only here are equal.
 
     Raises:
-        ValueError: a value breaks one of these rules; the message names the field, the value and the rule.
+        InputError: a value breaks one of these rules; the message names the field, the value and the rule.
     """
 
     encoder: str
@@ -80,4 +82,4 @@ def _numbers(name: str, value: Sequence[float], count: int) -> tuple[float, ...]
 
 def _require(holds: bool, name: str, value: object, rule: str) -> None:
     if not holds:
-        raise ValueError(f"{name} is {value!r}; it must be {rule}")
+        raise InputError(f"{name} is {value!r}; it must be {rule}")

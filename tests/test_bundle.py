@@ -119,7 +119,7 @@ def test_items_of_lists_and_ids_written_in_one_key_can_be_set(tmp_path):
 def test_weights_and_store_stay_behind(tmp_path):
     run = tmp_path / "run"
     copy_bundle(find_bundle("mobilenet"), run, {})
-    for name in ("models/model.pt", "models/checkpoint.pt", "store/7.image.npy"):
+    for name in ("models/model.pt", "models/checkpoint.pth", "store/7.image.npy"):
         (run / name).parent.mkdir(exist_ok=True)
         (run / name).touch()
 
@@ -412,3 +412,10 @@ def test_every_name_that_an_expression_uses_is_imported(name, names):
     used = set().union(*map(free_names, expressions - imports))
 
     assert used <= bound
+
+
+def test_a_spec_that_breaks_a_rule_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(InputError, match="slab_size is 4"):
+        copy_bundle(find_bundle("mobilenet"), tmp_path / "run", {"spec#slab_size": 4})
+
+    assert not (tmp_path / "run").exists()

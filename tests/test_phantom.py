@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from liver_monai.data.phantom import Phantom, make_phantom, write_phantoms
-from liver_monai.data.phantom_shapes import Ellipsoid, Segment, SmoothField, coverage, union
-from liver_monai.data.phantom_tumors import COUNTS
+from liver_monai.data.phantom.shapes import Ellipsoid, Segment, SmoothField, coverage, union
+from liver_monai.data.phantom.tumors import COUNTS
 
 SHAPE = (96, 96, 40)
 SEEDS = range(6)

@@ -9,8 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liver_monai.data.transforms import augmentation, model_grid, preprocessing
+from liver_monai.data.transforms import LoadImageVolumed, augmentation, model_grid, preprocessing
 from liver_monai.errors import InputError
+from liver_monai.io.volumes import AFFINE_TOLERANCE_MM
 from liver_monai.spec import ModelSpec
 
 SPEC = ModelSpec(encoder="resnet34", slab_size=3, spacing_mm=(2, 2, 3), hu_window=(-200, 250), roi_size=(32, 48))
@@ -152,3 +153,20 @@ def test_the_same_seed_varies_a_slab_the_same_way():
 
     assert torch.equal(once, again)
     assert not torch.equal(once, other)
+
+
+@pytest.mark.parametrize("shift_mm", [0.0, 0.05, 0.2])
+def test_a_label_on_another_grid_than_its_ct_is_refused(tmp_path, shift_mm):
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    moved = affine.copy()
+    moved[0, 3] = shift_mm
+    nib.save(nib.Nifti1Image(np.zeros((8, 8, 4), np.int16), affine), tmp_path / "ct.nii.gz")
+    nib.save(nib.Nifti1Image(np.zeros((8, 8, 4), np.uint8), moved), tmp_path / "label.nii.gz")
+    item = {"image": str(tmp_path / "ct.nii.gz"), "label": str(tmp_path / "label.nii.gz")}
+    read = LoadImageVolumed(("image", "label"))
+
+    if shift_mm < AFFINE_TOLERANCE_MM:
+        assert read(item)["label"].shape == (1, 8, 8, 4)
+    else:
+        with pytest.raises(InputError, match=r"label.nii.gz and .*ct.nii.gz lie up to 0.2 mm apart"):
+            read(item)

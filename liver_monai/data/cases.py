@@ -57,10 +57,7 @@ def find_images(paths: Iterable[str | Path]) -> list[Case]:
     Raises:
         InputError: a path that is not there, a folder without a CT, or two CTs of the same case_id.
     """
-    cases = [
-        Case(case_id=case_id_of(file), image=file) for path in paths for file in _images_of(Path(path).expanduser())
-    ]
-    return _unique(cases)
+    return _unique([Case(case_id=case_id_of(file), image=file) for path in paths for file in _images_of(path)])
 
 
 def find_references(path: str | Path) -> list[Case]:
@@ -93,17 +90,25 @@ def _masks_of(path: Path) -> list[Path]:
     return files
 
 
-def _images_of(path: Path) -> list[Path]:
-    if path.is_dir():
-        folder = path / "imagesTr" if (path / "imagesTr").is_dir() else path
-        names = sorted(folder.iterdir(), key=lambda file: _natural(file.name))
-        files = [file for file in names if is_volume_file(file) and not file.name.startswith(LITS_LABEL)]
-        if not files:
-            raise InputError(f"{path}: holds no CT; expected files that end in .nii or .nii.gz")
-        return files
+def _images_of(path: str | Path) -> list[Path]:
+    """A file itself; of a folder the CTs in it or, where there are none, those in its subfolders."""
+    if not str(path):
+        raise InputError("dataset_dir is empty; give a folder with CTs")
+    path = Path(path).expanduser()
+    if path.is_file():
+        return [path]
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    return [path]
+    folder = path / "imagesTr" if (path / "imagesTr").is_dir() else path
+    files = _cts_among(folder.iterdir()) or _cts_among(folder.rglob("*"))
+    if not files:
+        raise InputError(f"{path}: holds no CT; expected files that end in .nii or .nii.gz")
+    return files
+
+
+def _cts_among(files: Iterable[Path]) -> list[Path]:
+    cts = [file for file in files if is_volume_file(file) and not file.name.startswith(LITS_LABEL)]
+    return sorted(cts, key=lambda file: _natural(file.name))
 
 
 def _existing_folder(path: str | Path) -> Path:

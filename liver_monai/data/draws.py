@@ -15,6 +15,7 @@ from liver_monai.data.cases import Case
 from liver_monai.data.slabs import slab_indices
 from liver_monai.data.store import StoredCase, build_store, process_rank
 from liver_monai.data.transforms import augmentation
+from liver_monai.errors import InputError
 from liver_monai.spec import LIVER, TUMOR, ModelSpec
 
 CENTRED_ON = {TUMOR: 0.5, LIVER: 0.35, None: 0.15}
@@ -77,11 +78,23 @@ class DrawSampler(DistributedSampler[int]):
     """Numbers of the slabs of an epoch, shared among the processes that train together.
 
     MONAI's trainer tells the epoch to every ``DistributedSampler``.
+
+    Args:
+        dataset: what the numbers are of.
+        batch_size: slabs a step, to be refused here: MONAI trains nothing, without a word, where an epoch has no step.
+
+    Raises:
+        InputError: no step, or a step of one slab, of which batch normalisation cannot take the variance.
     """
 
-    def __init__(self, dataset: SlabDataset) -> None:
+    def __init__(self, dataset: SlabDataset, *, batch_size: int = 2) -> None:
         rank, n_processes = process_rank()
         super().__init__(dataset, num_replicas=n_processes, rank=rank, shuffle=False)
+        if not 2 <= batch_size <= self.num_samples:
+            raise InputError(
+                f"batch_size is {batch_size}; it must be 2 or more, and no more than the {self.num_samples} slabs that "
+                "slabs_per_epoch gives each process"
+            )
         self.n_samples = len(dataset)
 
     def __iter__(self) -> Iterator[int]:

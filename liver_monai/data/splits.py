@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from liver_monai.data.cases import Case, find_cases
+from liver_monai.data.store import process_rank
 from liver_monai.errors import InputError
 
 
@@ -43,3 +44,20 @@ def split_cases(cases: Sequence[Case], *, fold: int | None = 0, n_folds: int = 5
 def split_dataset(dataset_dir: str | Path, *, fold: int | None = 0) -> Split:
     """``split_cases`` of the labelled cases of a data set."""
     return split_cases(find_cases(dataset_dir), fold=fold)
+
+
+def share_of_process(cases: Sized) -> range:
+    """Which of the cases to validate on are this process's, where several train together: a sampler of their numbers.
+
+    None is given out twice, so that the mean of all shares is the mean over cases.
+
+    Raises:
+        InputError: fewer cases than processes; one without a case would leave the others waiting for its scores.
+    """
+    rank, n_processes = process_rank()
+    if 0 < len(cases) < n_processes:
+        raise InputError(
+            f"too few cases to validate on, {len(cases)} for {n_processes} processes; "
+            "start fewer processes, or set fold to '$None' and validate on none"
+        )
+    return range(rank, len(cases), n_processes)

@@ -10,6 +10,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import (
     Compose,
+    EnsureChannelFirstd,
     MapTransform,
     Orientationd,
     RandAdjustContrastd,
@@ -24,7 +25,7 @@ from monai.transforms import (
 )
 
 from liver_monai.data.grid import to_model_grid
-from liver_monai.io.volumes import read_mask, read_volume
+from liver_monai.io.volumes import read_mask, read_volume, require_same_grid
 from liver_monai.spec import ModelSpec
 
 ORIENTATION = "RAS"
@@ -39,7 +40,10 @@ class LoadImageVolumed(MapTransform):  # type: ignore[misc]  # MONAI is untyped
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace the path under every key by a ``(1, X, Y, Z)`` MetaTensor."""
-        return {**data, **{key: _READERS.get(key, read_volume)(data[key]) for key in self.key_iterator(data)}}
+        read = {key: _READERS.get(key, read_volume)(data[key]) for key in self.key_iterator(data)}
+        if "image" in read and "label" in read:
+            require_same_grid(read["label"], read["image"])
+        return {**data, **read}
 
 
 _READERS: dict[Hashable, Callable[[str], MetaTensor]] = {"image": read_volume, "label": read_mask}
@@ -69,6 +73,7 @@ def preprocessing(spec: ModelSpec, *, with_label: bool = False) -> Compose:
     return Compose(
         [
             LoadImageVolumed(("image", "label") if with_label else "image"),
+            EnsureChannelFirstd("image"),  # MONAI Deploy loads for itself, as (X, Y, Z)
             Orientationd("image", axcodes=ORIENTATION, labels=None),
             ToModelGridd("image", spacing_mm=spec.spacing_mm),
             _hu_window(spec),

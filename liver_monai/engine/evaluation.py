@@ -14,20 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.data import MetaTensor
 from nibabel.orientations import io_orientation
 
 from liver_monai.data.cases import Case
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.files import whole_file, write_json
-from liver_monai.io.volumes import read_mask
+from liver_monai.io.volumes import read_mask, require_same_grid
 from liver_monai.scoring.measures import TOLERANCE_MM
 from liver_monai.scoring.overlap import pixel_accuracy
 from liver_monai.scoring.protocols import CaseScore, score_case
 from liver_monai.scoring.protocols import summarize as summarize_cases
-
-AFFINE_TOLERANCE_MM = 1e-3
-"""Corners of two masks may lie this far apart: below it only the header's float32 rounding differs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,26 +199,3 @@ def _score_case(case: Case, prediction: Path | None, protocol: str, tolerance_mm
 
 def _or_none(value: Any) -> Any:
     return None if isinstance(value, float) and isnan(value) else value
-
-
-def require_same_grid(prediction: MetaTensor, reference: MetaTensor) -> None:
-    """Refuse two masks whose voxels do not lie in the same places.
-
-    Raises:
-        InputError: names both files with their shapes or affines.
-    """
-    names = [Path(mask.meta["filename_or_obj"]) for mask in (prediction, reference)]
-    if prediction.shape != reference.shape:
-        raise InputError(
-            f"{names[0]} has the shape {tuple(prediction.shape[1:])}, {names[1]} {tuple(reference.shape[1:])}; "
-            "a mask is scored on its reference's own grid, so predict on the CT the reference was drawn on"
-        )
-    corners = np.array(np.meshgrid(*[(0, size - 1) for size in reference.shape[1:]])).reshape(3, -1)
-    corners = np.vstack([corners, np.ones(corners.shape[1])])
-    apart_mm = np.abs((np.asarray(prediction.affine) - np.asarray(reference.affine)) @ corners).max()
-    if apart_mm > AFFINE_TOLERANCE_MM:
-        affines = [np.asarray(mask.affine)[:3].round(4).tolist() for mask in (prediction, reference)]
-        raise InputError(
-            f"{names[0]} and {names[1]} lie up to {apart_mm:.4g} mm apart, more than {AFFINE_TOLERANCE_MM} mm: "
-            f"affine {affines[0]} against {affines[1]}; one of the headers is wrong"
-        )

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
-from monai.handlers import CheckpointLoader, EarlyStopHandler
+from monai.handlers import CheckpointLoader, EarlyStopHandler, from_engine
 
+from liver_monai.errors import InputError, one_line
 from liver_monai.io.files import whole_file
 from liver_monai.model.weights import save_weights
 from liver_monai.spec import ModelSpec
@@ -30,9 +31,14 @@ class Budget:
     Args:
         max_epochs: the epochs of the whole training.
         minutes: wall time of the whole training with its validations, or ``None``.
+
+    Raises:
+        InputError: no epoch, or no time.
     """
 
     def __init__(self, *, max_epochs: int, minutes: float | None = None) -> None:
+        if max_epochs < 1 or (minutes is not None and minutes <= 0):
+            raise InputError(f"max_epochs is {max_epochs} and minutes {minutes}; a training needs at least one epoch")
         self.max_epochs = max_epochs
         self.minutes = minutes
         self.minutes_before = 0.0  # spent before this process took the training up
@@ -45,7 +51,7 @@ class Budget:
 
     def progress(self) -> float:
         """From 0 at the start to 1 at the end."""
-        by_time = self.minutes_spent() / self.minutes if self.minutes else 0.0
+        by_time = self.minutes_spent() / self.minutes if self.minutes is not None else 0.0
         return min(1.0, max(self.epochs_done / self.max_epochs, by_time))
 
     def is_spent(self) -> bool:
@@ -151,26 +157,74 @@ class Checkpoint:
     Args:
         path: the file.
         objects: what has ``state_dict`` and ``load_state_dict``; the trainer is added.
+        validator: its best score is kept, so that a resumed training does not replace better weights by worse ones.
         resume: load the file when the training starts.
     """
 
-    def __init__(self, *, path: str, objects: dict[str, Any], resume: bool = False) -> None:
+    def __init__(
+        self, *, path: str, objects: dict[str, Any], validator: Engine | None = None, resume: bool = False
+    ) -> None:
         self.path = Path(path)
-        self.objects = objects
+        self.objects = objects if validator is None else {**objects, "best": _BestScore(validator)}
         self.resume = resume
 
     def attach(self, engine: Engine) -> None:
-        """Attach to the trainer."""
-        objects = {**self.objects, "trainer": engine}
+        """Attach to the trainer, after its validation handler."""
+        objects = {**self.objects, "trainer": _Epochs(engine)}
         if self.resume:
+            self._require_fitting(engine)
             CheckpointLoader(str(self.path), objects, map_location="cpu").attach(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, lambda _: self._write(objects))
+
+    def _require_fitting(self, engine: Engine) -> None:
+        """Refuse what cannot be gone on with before the engine runs, while it is still told in one line."""
+        try:
+            states = torch.load(self.path, map_location="cpu", weights_only=True)
+            epochs_done = states["trainer"]["epoch"]
+            self.objects["network"].load_state_dict(states["network"])
+        except Exception as error:  # torch raises a dozen types for a file that is not its own
+            raise InputError(
+                f"{self.path}: does not fit this training ({one_line(error)[:200]}); put the old values back into the "
+                "run's configs, or begin anew in another folder"
+            ) from error
+        if epochs_done > engine.state.max_epochs:
+            raise InputError(
+                f"max_epochs is {engine.state.max_epochs}, but {self.path} has come to epoch {epochs_done}"
+            )
 
     def _write(self, objects: dict[str, Any]) -> None:
         if idist.get_rank() > 0:
             return
         with whole_file(self.path) as temporary:
             torch.save({name: item.state_dict() for name, item in objects.items()}, temporary)
+
+
+class _Epochs:
+    """How far a trainer has come, in epochs: one that the minutes cut short is done, too, and is not begun again."""
+
+    def __init__(self, trainer: Engine) -> None:
+        self.trainer = trainer
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self.trainer.state, name) for name in ("epoch", "epoch_length", "max_epochs")}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.trainer.load_state_dict(state)
+
+
+class _BestScore:
+    """The best score of a validator so far, and its epoch."""
+
+    def __init__(self, validator: Engine) -> None:
+        self.validator = validator
+
+    def state_dict(self) -> dict[str, float]:
+        state = self.validator.state
+        return {"best_metric": float(state.best_metric), "best_metric_epoch": state.best_metric_epoch}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        for name, value in state.items():
+            setattr(self.validator.state, name, value)
 
 
 class History:
@@ -187,18 +241,20 @@ class History:
 
     def attach(self, engine: Engine) -> None:
         """Attach to the trainer, after its validation handler."""
+        loss_of = from_engine("loss", first=True)
         engine.add_event_handler(
-            Events.ITERATION_COMPLETED, lambda _: self.losses.append(engine.state.output["loss"].item())
+            Events.ITERATION_COMPLETED, lambda _: self.losses.append(float(loss_of(engine.state.output)))
         )
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Write the row of the epoch that ended."""
+        """Write the row of the epoch that ended; of processes that train together, the mean loss."""
+        loss = idist.all_reduce(sum(self.losses) / len(self.losses)) / idist.get_world_size()
         row = {
             "epoch": engine.state.epoch,
             "minutes": round(self.budget.minutes_spent(), 3),
             "learning_rate": round(self.optimizer.param_groups[0]["lr"], 8),
-            "train_loss": round(sum(self.losses) / len(self.losses), 5),
+            "train_loss": round(float(loss), 5),
             **self._validation_scores(engine.state.epoch),
         }
         self.losses.clear()

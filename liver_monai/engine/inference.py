@@ -18,7 +18,7 @@ from liver_monai.data.cases import Case
 from liver_monai.engine.device import find_device, keep_freed_memory
 from liver_monai.engine.postprocess import mask_path
 from liver_monai.errors import InputError, one_line
-from liver_monai.model.bundle import find_bundle
+from liver_monai.model.bundle import find_bundle, read_config
 from liver_monai.model.weights import check_weights, load_weights
 from liver_monai.spec import LIVER, TUMOR, ModelSpec
 
@@ -75,7 +75,7 @@ def load_model(bundle: str | Path, *, device: str = "auto", output_dir: Path | N
     """
     folder = find_bundle(bundle)
     parser = ConfigParser()
-    parser.read_config(str(folder / "configs" / "inference.json"))
+    parser.read_config(read_config(folder / "configs" / "inference.json"))
     parser["bundle_root"] = str(folder)
     parser["output_dir"] = output_dir
     spec = parser.get_parsed_content("spec")

@@ -7,22 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from monai.config import KeysCollection
-from monai.transforms import Compose, MapTransform
+from monai.transforms import Compose, MapTransform, SaveImaged
 
 from liver_monai.errors import InputError
 from liver_monai.io.masks import write_mask
 from liver_monai.io.volumes import strip_suffix
 
 
-class SaveImageMaskd(MapTransform):  # type: ignore[misc]  # MONAI is untyped
+class SaveImageMaskd(SaveImaged):  # type: ignore[misc]  # MONAI is untyped
     """Write masks as ``<name of the CT>.nii.gz`` with the geometry of their CT.
 
-    MONAI's ``SaveImaged`` drops the header's units and codes and hides a writer's error in a traceback. The name
-    keeps ``SaveImage``, by which MONAI Deploy knows the transform that its own writer takes the place of.
+    MONAI's own ``SaveImaged`` drops the header's units and codes and hides a writer's error in a traceback; nothing
+    of it is used. Its type and its name are kept because MONAI Label, by the type, and MONAI Deploy, by the name, know
+    the transform that their own writers take the place of.
     """
 
     def __init__(self, keys: KeysCollection, *, output_dir: str | Path) -> None:
-        super().__init__(keys)
+        MapTransform.__init__(self, keys)
         self.output_dir = Path(output_dir)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Mapping[Hashable, Any]:

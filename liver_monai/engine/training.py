@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from monai.bundle import ConfigWorkflow
 from liver_monai.data.cases import find_cases
 from liver_monai.data.splits import Split
 from liver_monai.engine.device import keep_freed_memory
-from liver_monai.errors import InputError
+from liver_monai.errors import InputError, one_line, root_cause
 from liver_monai.io.record import write_record
 from liver_monai.model.bundle import copy_bundle, find_bundle, override_bundle, set_training_data
 
@@ -51,13 +53,14 @@ def train(
     if data is not None:
         set_training_data(run, str(Path(data).expanduser().resolve()))
     keep_freed_memory()
-    split = _run_workflow(run, resume=(run / "models" / "checkpoint.pt").is_file())
+    split = _run_workflow(run, resume=(run / "models" / "checkpoint.pth").is_file())
     _write_training_record(run, split)
     return run
 
 
 def _run_workflow(run: Path, *, resume: bool) -> Split:
     """Run what ``train.json`` says; returns which cases it trained and validated on."""
+    logging.getLogger(ConfigWorkflow.__module__).setLevel(logging.WARNING)  # it talks on standard output
     workflow = ConfigWorkflow(
         config_file=str(run / "configs" / "train.json"),
         workflow_type="train",
@@ -65,10 +68,27 @@ def _run_workflow(run: Path, *, resume: bool) -> Split:
         resume=resume,
     )
     workflow.initialize()
-    workflow.run()
+    try:
+        workflow.run()
+    except RuntimeError as error:
+        _refuse_values(error)
+        raise
     split: Split = workflow.parser.get_parsed_content("split")
     workflow.finalize()
     return split
+
+
+def _refuse_values(error: BaseException) -> None:
+    """Where a component of the config could not be built from its values, say so in one line."""
+    cause = root_cause(error)
+    wrapped: BaseException | None = error
+    while wrapped is not None:
+        component = re.match(r"Failed to instantiate component '([\w.]+)'", str(wrapped))
+        if component and isinstance(cause, (TypeError, ValueError)) and not isinstance(cause, InputError):
+            raise InputError(
+                f"train.json: {component[1]} cannot be built from its values ({one_line(cause)})"
+            ) from error
+        wrapped = wrapped.__cause__
 
 
 def _write_training_record(run: Path, split: Split) -> None:

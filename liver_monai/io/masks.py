@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
-import torch
-from monai.data import ImageWriter
 
 from liver_monai.io.files import whole_file
 
@@ -35,23 +32,3 @@ def write_mask(mask: np.ndarray, path: Path, *, ct: str | Path) -> None:
     image = nib.Nifti1Image(mask.astype(np.uint8, copy=False), affine=None, header=header)
     with whole_file(path) as temporary:
         nib.save(image, temporary)
-
-
-class MaskWriter(ImageWriter):  # type: ignore[misc]  # MONAI is untyped
-    """``write_mask`` in the form that MONAI's ``SaveImaged(writer=...)`` calls."""
-
-    def __init__(self, output_dtype: Any = np.uint8, **kwargs: Any) -> None:
-        super().__init__(output_dtype=output_dtype, affine=None, channel_dim=0, **kwargs)
-        self.ct = ""
-
-    def set_data_array(self, data_array: torch.Tensor, **kwargs: Any) -> None:
-        """Take the ``(1, X, Y, Z)`` mask."""
-        self.data_obj = np.asarray(data_array[0].cpu())
-
-    def set_metadata(self, meta_dict: Any = None, **kwargs: Any) -> None:
-        """Take the name of the CT, whose header the mask gets."""
-        self.ct = meta_dict["filename_or_obj"]
-
-    def write(self, filename: str, verbose: bool = False, **kwargs: Any) -> None:
-        """Write the mask to ``filename``."""
-        write_mask(self.data_obj, Path(filename), ct=self.ct)

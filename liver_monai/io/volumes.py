@@ -20,6 +20,9 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 DAMAGED = (EOFError, OSError, zlib.error, ValueError)
 """What nibabel raises, by turns, when the voxels of a file cannot be read to their end."""
 
+AFFINE_TOLERANCE_MM = 0.1
+"""Corners of two grids may lie this far apart: headers are rounded, and a tenth of a voxel moves no voxel."""
+
 
 def is_volume_file(path: Path) -> bool:
     """Whether the name says that this is a volume we read (and not a hidden or resource-fork file)."""
@@ -51,6 +54,7 @@ def read_volume(path: str | Path) -> MetaTensor:
         "affine": torch.from_numpy(affine),
         "original_affine": torch.from_numpy(affine.copy()),
         "spatial_shape": np.asarray(voxels.shape, dtype=np.int64),
+        "original_channel_dim": 0,
         "filename_or_obj": str(path),
         "space": "RAS",
     }
@@ -72,6 +76,29 @@ def read_mask(path: str | Path) -> MetaTensor:
             f"{path}: holds the value {unknown[0]:g}, which is no label; the labels are {known}. Relabel the file."
         )
     return mask.to(torch.uint8)
+
+
+def require_same_grid(mask: MetaTensor, reference: MetaTensor) -> None:
+    """Refuse a mask whose voxels do not lie where those of its CT, or of another mask, lie.
+
+    Raises:
+        InputError: names both files with their shapes or affines.
+    """
+    names = [Path(volume.meta["filename_or_obj"]) for volume in (mask, reference)]
+    if mask.shape != reference.shape:
+        raise InputError(
+            f"{names[0]} has the shape {tuple(mask.shape[1:])}, {names[1]} {tuple(reference.shape[1:])}; "
+            "both must lie on one grid, that of the CT they were made from"
+        )
+    corners = np.array(np.meshgrid(*[(0, size - 1) for size in reference.shape[1:]])).reshape(3, -1)
+    corners = np.vstack([corners, np.ones(corners.shape[1])])
+    apart_mm = np.abs((np.asarray(mask.affine) - np.asarray(reference.affine)) @ corners).max()
+    if apart_mm > AFFINE_TOLERANCE_MM:
+        affines = [np.asarray(volume.affine)[:3].round(4).tolist() for volume in (mask, reference)]
+        raise InputError(
+            f"{names[0]} and {names[1]} lie up to {apart_mm:.4g} mm apart, more than {AFFINE_TOLERANCE_MM} mm: "
+            f"affine {affines[0]} against {affines[1]}; one of the headers is wrong"
+        )
 
 
 def _open(path: Path) -> Any:

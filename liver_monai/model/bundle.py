@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from liver_monai.errors import InputError, nearest
 from liver_monai.io.files import write_json
+from liver_monai.spec import ModelSpec
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = next((folder for folder in (_PACKAGE / "bundles", _PACKAGE.parent / "bundles") if folder.is_dir()), _PACKAGE)
@@ -27,7 +28,7 @@ def list_bundles() -> list[str]:
 
 def describe_bundles() -> dict[str, str]:
     """The first sentence of each shipped bundle's description."""
-    listings = {name: _read_config(SHIPPED / name / "configs" / "metadata.json") for name in list_bundles()}
+    listings = {name: read_config(SHIPPED / name / "configs" / "metadata.json") for name in list_bundles()}
     return {name: listing["description"].split(". ")[0] for name, listing in listings.items()}
 
 
@@ -68,7 +69,7 @@ def override_bundle(run: Path, overrides: Mapping[str, Any]) -> None:
 def set_training_data(run: Path, dataset_dir: str) -> None:
     """Write the data set into ``train.json`` alone: what a run predicts later has another ``dataset_dir``."""
     path = run / "configs" / "train.json"
-    write_json(path, {**_read_config(path), "dataset_dir": dataset_dir})
+    write_json(path, {**read_config(path), "dataset_dir": dataset_dir})
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -88,7 +89,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 def _overridden(bundle: Path, overrides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The configs by file name, with every override in each config that has its id."""
-    configs = {path.name: _read_config(path) for path in sorted((bundle / "configs").glob("*.json"))}
+    configs = {path.name: read_config(path) for path in sorted((bundle / "configs").glob("*.json"))}
     settable = {name: config for name, config in configs.items() if name != "metadata.json"}
     for config_id, value in overrides.items():
         places = [place for config in settable.values() for place in _places(config)]
@@ -102,16 +103,26 @@ def _overridden(bundle: Path, overrides: Mapping[str, Any]) -> dict[str, dict[st
     return configs
 
 
+def _spec(configs: Mapping[str, Any]) -> ModelSpec:
+    values = configs["inference.json"]["spec"]
+    return ModelSpec(**{name: value for name, value in values.items() if name not in CONFIG_IDS_OF_VALUES})
+
+
 def _describe_input(configs: Mapping[str, Any]) -> None:
     """Have the metadata tell the channels that the spec asks for; MONAI's tools build their test input from them."""
-    slab_size = configs["inference.json"]["spec"]["slab_size"]
+    slab_size = _spec(configs).slab_size
     image = configs["metadata.json"]["network_data_format"]["inputs"]["image"]
     if image["num_channels"] != slab_size:
         image["num_channels"] = slab_size
         image["channel_def"] = {str(index): f"slice {index - slab_size // 2:+d}" for index in range(slab_size)}
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """The content of one config.
+
+    Raises:
+        InputError: it is not JSON, or not an object.
+    """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -132,6 +143,11 @@ class _Place(NamedTuple):
     config_id: str
     container: Any
     key: Any
+
+
+def config_ids(config: Any) -> set[str]:
+    """The ids of a config whose values can be set."""
+    return {place.config_id for place in _places(config)}
 
 
 def _places(config: Any, prefix: str = "") -> Iterator[_Place]:

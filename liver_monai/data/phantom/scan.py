@@ -10,9 +10,9 @@ from nibabel import orientations
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from liver_monai.data.phantom_anatomy import Anatomy
-from liver_monai.data.phantom_shapes import Axes, FloatArray, Vector
-from liver_monai.data.phantom_tumors import liver_sites
+from liver_monai.data.phantom.anatomy import Anatomy
+from liver_monai.data.phantom.shapes import Axes, FloatArray, Vector
+from liver_monai.data.phantom.tumors import liver_sites
 
 Voxels = TypeVar("Voxels", bound=NDArray[Any])
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from liver_monai.data import phantom_anatomy as body
-from liver_monai.data.phantom_anatomy import Anatomy
-from liver_monai.data.phantom_shapes import Ellipsoid, FloatArray, SmoothField, Vector, as_vector, coverage
-from liver_monai.data.phantom_tissue import Canvas
+from liver_monai.data.phantom import anatomy as body
+from liver_monai.data.phantom.anatomy import Anatomy
+from liver_monai.data.phantom.shapes import Ellipsoid, FloatArray, SmoothField, Vector, as_vector, coverage
+from liver_monai.data.phantom.tissue import Canvas
 
 COUNTS = (0.125, 0.25, 0.21, 0.165, 0.11, 0.08, 0.06)
 """Probability of 0, 1, ... 6 tumors: one phantom in eight has none."""

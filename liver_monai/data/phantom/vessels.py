@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from liver_monai.data.phantom_shapes import FloatArray, Segment, Vector, as_vector
+from liver_monai.data.phantom.shapes import FloatArray, Segment, Vector, as_vector
 
 HILUM_MM = (24.0, 2.0, 2.0)
 CONFLUENCE_MM = (21.0, -20.0, 66.0)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from liver_monai.data.phantom_shapes import (
+from liver_monai.data.phantom.shapes import (
     Axes,
     Box,
     Ellipsoid,
@@ -23,7 +23,7 @@ from liver_monai.data.phantom_shapes import (
     intersection,
     union,
 )
-from liver_monai.data.phantom_vessels import draw_hepatic_tree, draw_portal_tree
+from liver_monai.data.phantom.vessels import draw_hepatic_tree, draw_portal_tree
 
 TEMPLATE = {
     "right_lobe": Ellipsoid((60, -4, 6), (64, 76, 82), (0, 0, 0)),

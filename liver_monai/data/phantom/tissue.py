@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from liver_monai.data import phantom_anatomy as body
-from liver_monai.data.phantom_anatomy import Anatomy
-from liver_monai.data.phantom_shapes import (
+from liver_monai.data.phantom import anatomy as body
+from liver_monai.data.phantom.anatomy import Anatomy
+from liver_monai.data.phantom.shapes import (
     Box,
     Ellipsoid,
     FloatArray,

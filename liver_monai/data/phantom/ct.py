@@ -1,7 +1,7 @@
 """Synthetic CT of the upper abdomen with a liver and its tumors, for tests, demonstrations and rehearsals.
 
-A phantom is anatomy in millimetres (``phantom_anatomy``), contrast (``phantom_tissue``) and tumors
-(``phantom_tumors``), sampled on the grid of a scan and given noise. The same seed is the same patient on every grid.
+A phantom is anatomy in millimetres (``anatomy``), contrast (``tissue``) and tumors
+(``tumors``), sampled on the grid of a scan and given noise. The same seed is the same patient on every grid.
 Nothing in it comes from a real scan, and nothing learnt from it holds for patients.
 """
 
@@ -21,11 +21,11 @@ from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from liver_monai.data.phantom_anatomy import draw_anatomy
-from liver_monai.data.phantom_scan import ORIENTATIONS, Scan, acquire, draw_scan, is_orientation
-from liver_monai.data.phantom_shapes import FloatArray
-from liver_monai.data.phantom_tissue import draw_tissues, paint_patient
-from liver_monai.data.phantom_tumors import Tumor, draw_tumors, paint_tumors
+from liver_monai.data.phantom.anatomy import draw_anatomy
+from liver_monai.data.phantom.scan import ORIENTATIONS, Scan, acquire, draw_scan, is_orientation
+from liver_monai.data.phantom.shapes import FloatArray
+from liver_monai.data.phantom.tissue import draw_tissues, paint_patient
+from liver_monai.data.phantom.tumors import Tumor, draw_tumors, paint_tumors
 from liver_monai.io.files import whole_file, write_json
 from liver_monai.spec import LABELS, LIVER, TUMOR
 
