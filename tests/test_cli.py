@@ -339,7 +339,8 @@ def test_an_evaluation_scores_every_case(evaluated):
     mean = np.mean([float(row["liver_dice"]) for row in rows])
     assert summary["liver"]["dice_per_case"] == pytest.approx(mean, abs=1e-5)
     assert mean > 0.1
-    assert {file.name for file in out.iterdir()} == {"cases.csv", "summary.json", "record.json", "report.html"}
+    files = {"cases.csv", "lesions.csv", "summary.json", "record.json", "report.html"}
+    assert {file.name for file in out.iterdir()} == files
 
 
 def test_references_score_perfectly_against_themselves(cli, phantom_dataset, tmp_path):
