@@ -13,13 +13,11 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import settings
 
-WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-
 # Read once, when torch, matplotlib and huggingface_hub are first imported: so before any test module, and inherited by
 # the interpreters that tests start.
 os.environ["MPLBACKEND"] = "Agg"  # no display
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that asks for weights from the network fails at once
-os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))  # workers share the cores
+os.environ["OMP_NUM_THREADS"] = "1"  # one a worker: threads that outnumber the cores wait for each other for minutes
 
 # A law holds or fails the same way every time, and how long a busy machine takes says nothing about it.
 settings.register_profile("repeatable", derandomize=True, deadline=None)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
-from monai.handlers import CheckpointLoader, EarlyStopHandler, from_engine
+from monai.handlers import CheckpointLoader, EarlyStopHandler
 
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.files import whole_file
@@ -241,10 +241,7 @@ class History:
 
     def attach(self, engine: Engine) -> None:
         """Attach to the trainer, after its validation handler."""
-        loss_of = from_engine("loss", first=True)
-        engine.add_event_handler(
-            Events.ITERATION_COMPLETED, lambda _: self.losses.append(float(loss_of(engine.state.output)))
-        )
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._note_loss)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
@@ -262,6 +259,11 @@ class History:
             return
         self._append(row)
         logger.info("  ".join(f"{name} {value}" for name, value in row.items() if value != ""))
+
+    def _note_loss(self, engine: Engine) -> None:
+        """Keep the batch's loss; where the trainer takes batches apart, every item carries it."""
+        output = engine.state.output
+        self.losses.append(float(output["loss"] if isinstance(output, dict) else output[0]["loss"]))
 
     def _validation_scores(self, epoch: int) -> dict[str, float | str]:
         """The scores of this epoch, empty where it was not validated, so that the columns never change."""
