@@ -95,7 +95,7 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory, train_quickly: Callabl
 
 def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
     """A folder that one worker makes while the others wait for it."""
-    if WORKERS == 1:
+    if "PYTEST_XDIST_WORKER" not in os.environ:
         folder = tmp_path_factory.getbasetemp() / name
         make(folder)
         return folder
