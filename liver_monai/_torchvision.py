@@ -97,6 +97,7 @@ def _declare_operators(error: RuntimeError) -> bool:
 
     import torch  # torchvision has imported it already
 
+    # torch does not annotate this constructor, hence the ignored type
     library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     _libraries.append(library)
     for name, schema in OPERATOR_SCHEMAS.items():

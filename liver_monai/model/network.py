@@ -70,5 +70,6 @@ def distribute(network: torch.nn.Module, device: torch.device) -> torch.nn.Modul
     """A network that trains together with those of the other processes; on GPUs they share batch statistics, too."""
     if device.type != "cuda":  # torch synchronises batch statistics on GPUs only
         return torch.nn.parallel.DistributedDataParallel(network.to(device))
+    # torch does not annotate this method, hence the ignored type
     synchronised = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network).to(device)  # type: ignore[no-untyped-call]
     return torch.nn.parallel.DistributedDataParallel(synchronised, device_ids=[device])
