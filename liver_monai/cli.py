@@ -114,6 +114,13 @@ def train(
 @click.option("--bundle", required=True, help="A trained run's folder.")
 @OUT
 @DEVICE
+@click.option(
+    "--runtime",
+    type=click.Choice(["auto", "torch", "onnx"]),
+    default="auto",
+    show_default=True,
+    help="onnx: about twice as fast on a CPU; made once, beside the weights. auto: onnx where it was made.",
+)
 @click.option("--report", is_flag=True, help="Write report.html with pictures.")
 @click.option("--resume", is_flag=True, help="Keep the masks that are there and go on with the others.")
 @click.option("--overwrite", is_flag=True, help="Replace the masks that are there.")
@@ -123,6 +130,7 @@ def predict(
     bundle: str,
     out: Path,
     device: str,
+    runtime: str,
     report: bool,
     resume: bool,
     overwrite: bool,
@@ -132,7 +140,15 @@ def predict(
     from liver_monai.cohort import predict_cohort
 
     rows = predict_cohort(
-        cts, bundle=bundle, out=out, device=device, report=report, resume=resume, overwrite=overwrite, say=_say
+        cts,
+        bundle=bundle,
+        out=out,
+        device=device,
+        runtime=runtime,
+        report=report,
+        resume=resume,
+        overwrite=overwrite,
+        say=_say,
     )
     if as_json:
         _print_json(rows)

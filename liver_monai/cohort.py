@@ -36,6 +36,7 @@ def predict_cohort(
     bundle: str | Path,
     out: Path,
     device: str = "auto",
+    runtime: str = "auto",
     report: bool = False,
     resume: bool = False,
     overwrite: bool = False,
@@ -44,7 +45,7 @@ def predict_cohort(
     """Predict the CTs of files and folders; a row a case, failed ones included, goes to ``cases.csv`` too."""
     cases = find_images(paths)
     results: list[Prediction] = []
-    stream = predict(cases, bundle=bundle, out=out, device=device, resume=resume, overwrite=overwrite)
+    stream = predict(cases, bundle=bundle, out=out, device=device, runtime=runtime, resume=resume, overwrite=overwrite)
     for result in tqdm(stream, total=len(cases), desc="predicting", unit="case", disable=None):
         results.append(result)
         say(_describe_prediction(result))
