@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from liver_monai.scoring.crop import foreground_box
 from liver_monai.scoring.lits_2017 import UNDEFINED
 from liver_monai.scoring.measures import MEASURES, MaskPair, measure
-from liver_monai.scoring.protocols import PROTOCOLS, SEGMENTATION, foreground_box, score_case, summarize
+from liver_monai.scoring.protocols import PROTOCOLS, SEGMENTATION, score_case, summarize
 
 LABELS = arrays(np.uint8, (3, 4, 5), elements=st.integers(0, 2))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -24,6 +25,15 @@ def components(mask: np.ndarray) -> tuple[np.ndarray, int]:
     """Number the components of a bool mask from 1, in the order of their first voxel: int32 map and their number."""
     labels = np.empty(mask.shape, dtype=np.int32)
     return labels, int(ndimage.label(mask, output=labels))
+
+
+def _compact_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """``components`` in half the memory, unless there are too many of them."""
+    labels: Any = np.empty(mask.shape, dtype=np.int16)  # SciPy's types know of larger ones only
+    try:
+        return labels, int(ndimage.label(mask, output=labels))
+    except RuntimeError:  # "insufficient bit-depth"
+        return components(mask)
 
 
 def equivalent_diameter_mm(volume_ml: float) -> float:
@@ -148,13 +158,13 @@ class LesionMaps:
     ) -> None:
         self.spacing_mm = tuple(float(step) for step in spacing_mm)
         self.tolerance_mm = tolerance_mm
-        self._prediction, n_predictions = components(prediction)
-        self._reference, n_references = components(reference)
+        self._prediction, n_predictions = _compact_components(prediction)
+        self._reference, n_references = _compact_components(reference)
         self._boxes = [
             ndimage.find_objects(labels, n) if n else []  # of an empty array it would look for a maximum
             for labels, n in ((self._prediction, n_predictions), (self._reference, n_references))
         ]
-        self.table = self._count(n_predictions, n_references)
+        self.table = self._count(np.flatnonzero(prediction | reference), n_predictions, n_references)
 
     def volume_ml(self, voxels: int) -> float:
         """Volume of so many voxels."""
@@ -172,10 +182,8 @@ class LesionMaps:
             tolerance_mm=self.tolerance_mm,
         )
 
-    def _count(self, n_predictions: int, n_references: int) -> OverlapTable:
-        predicted, referred = self._prediction.ravel(), self._reference.ravel()
-        lesion = np.flatnonzero(predicted | referred)
-        predicted, referred = predicted[lesion], referred[lesion]
+    def _count(self, voxels: np.ndarray, n_predictions: int, n_references: int) -> OverlapTable:
+        predicted, referred = self._prediction.ravel()[voxels], self._reference.ravel()[voxels]
         both = (predicted > 0) & (referred > 0)
         pairs = (predicted[both] - 1, referred[both] - 1)
         table = coo_matrix((np.ones(len(pairs[0]), dtype=np.int64), pairs), shape=(n_predictions, n_references))
