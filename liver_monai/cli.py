@@ -151,6 +151,7 @@ def predict(
     help="lits-2017: with the faults of the public scorer, for old tables. seed: a slice at a time.",
 )
 @click.option("--tolerance-mm", default=2.0, show_default=True, help="Of the surface Dice (NSD).")
+@click.option("--probabilities", type=click.Path(path_type=Path), help="Folder of <case_id>_liver|tumor.nii.gz.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Cases at a time.  [default: by cores and cases]")
 @click.option("--overwrite", is_flag=True, help="Replace an evaluation that is there.")
 @JSON
@@ -160,6 +161,7 @@ def evaluate(
     out: Path,
     protocol: str,
     tolerance_mm: float,
+    probabilities: Path | None,
     jobs: int | None,
     overwrite: bool,
     as_json: bool,
@@ -173,6 +175,7 @@ def evaluate(
         out=out,
         protocol=protocol,
         tolerance_mm=tolerance_mm,
+        probabilities=probabilities,
         jobs=jobs,
         overwrite=overwrite,
         say=_say,

@@ -15,6 +15,7 @@ from liver_monai.engine.evaluation import Score, evaluate, lesion_rows, score_ro
 from liver_monai.engine.inference import Prediction, predict
 from liver_monai.errors import InputError
 from liver_monai.io.files import whole_file
+from liver_monai.io.probabilities import STRUCTURES, probability_file
 from liver_monai.io.record import write_record
 from liver_monai.model.bundle import find_bundle
 from liver_monai.report.cohort import MAX_PANELS, CasePicture, write_evaluation_report, write_prediction_report
@@ -69,12 +70,14 @@ def evaluate_cohort(
     out: Path,
     protocol: str = "lits",
     tolerance_mm: float = TOLERANCE_MM,
+    probabilities: Path | None = None,
     jobs: int | None = None,
     overwrite: bool = False,
     say: Say = print,
 ) -> dict[str, Any]:
     """Evaluate masks against references by a protocol, ``jobs`` cases at a time; returns the summary.
 
+    ``probabilities`` is a folder of maps, see ``io.probabilities``, whose calibration is scored, too.
     Without ``jobs`` there are as many as there are cores, but each has ``CASES_A_PROCESS`` cases to do.
     """
     if (out / "summary.json").exists() and not overwrite:
@@ -82,12 +85,19 @@ def evaluate_cohort(
     predictions, references = find_masks(prediction), find_references(reference)
     scores: list[Score] = []
     jobs = jobs or max(1, min(MAX_PROCESSES, os.cpu_count() or 1, len(references) // CASES_A_PROCESS))
-    stream = evaluate(predictions, references, protocol=protocol, tolerance_mm=tolerance_mm, jobs=jobs)
+    if probabilities is not None and not probabilities.is_dir():
+        raise InputError(
+            f"{probabilities}: no such folder; give one with <case_id>_liver.nii.gz, <case_id>_tumor.nii.gz"
+        )
+    stream = evaluate(
+        predictions, references, protocol=protocol, tolerance_mm=tolerance_mm, probabilities=probabilities, jobs=jobs
+    )
     for score in tqdm(stream, total=len(references), desc="scoring", unit="case", disable=None):
         scores.append(score)
         say(_describe_score(score))
     summary = write_scores(scores, out, protocol=protocol)
-    record = write_record(out / "record.json", inputs=[file for score in scores for file in _scored_files(score)])
+    inputs = [file for score in scores for file in _scored_files(score, probabilities)]
+    record = write_record(out / "record.json", inputs=inputs)
     write_evaluation_report(
         out / "report.html",
         rows=[score_row(score) for score in scores],
@@ -178,7 +188,7 @@ def _facts(score: Score) -> dict[str, str]:
 
 def _worst_first(scores: Sequence[Score]) -> list[Score]:
     """Scored cases whose CT is known, by the sum of their Dice; what is not defined counts as perfect."""
-    drawable = [score for score in scores if not score.error and score.case.image != score.case.label]
+    drawable = [score for score in scores if not score.error and score.case.image not in (None, score.case.label)]
 
     def quality(score: Score) -> float:
         row = score_row(score)
@@ -198,8 +208,10 @@ def _score_picture(score: Score) -> CasePicture:
     )
 
 
-def _scored_files(score: Score) -> list[Path]:
+def _scored_files(score: Score, probabilities: Path | None) -> list[Path]:
     files = [score.prediction, score.case.label]
+    if probabilities is not None:
+        files += [probability_file(probabilities, score.case.case_id, name) for name in STRUCTURES]
     return [file for file in files if file is not None and not score.error]
 
 

@@ -103,7 +103,7 @@ def test_lits_by_hand():
     for threshold in ("overlap", "iou_50"):
         assert summary["lesion_detection"][threshold] == {
             "n_references": 3, "tp": 1, "fp": 2, "fn": 2,
-            "precision": pytest.approx(1 / 3), "recall": pytest.approx(1 / 3),
+            "precision": pytest.approx(1 / 3), "recall": pytest.approx(1 / 3), "f1": pytest.approx(1 / 3),
         }  # fmt: skip
     assert summary["lesion_segmentation"]["n_objects"] == 1
     assert summary["lesion_segmentation"]["dice"] == pytest.approx(4 / 5)

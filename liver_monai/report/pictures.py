@@ -454,6 +454,33 @@ def _forest_colour(row: ForestRow) -> str:
     return "#009e73" if (row.low > 0) == row.is_larger_better else "#d55e00"
 
 
+def draw_reliability_plot(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
+    """What probabilities say against what is true (PNG); see :func:`reliability_figure`."""
+    return _png(reliability_figure(curves))
+
+
+def reliability_figure(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """A panel a structure: share of true voxels over mean probability, a dot a bin, larger where it holds more voxels.
+
+    Args:
+        curves: by structure, ``voxels``, ``mean_probability`` and ``true_share`` of each bin, ``None`` where empty.
+    """
+    figure = _figure((9.0, 4.0))
+    for panel, (name, bins) in enumerate(curves.items()):
+        axes = figure.add_axes((0.08 + 0.48 * panel, 0.14, 0.36, 0.76))
+        filled = [each for each in bins if each["voxels"]]
+        said, true = ([each[key] for each in filled] for key in ("mean_probability", "true_share"))
+        sizes = [6 + 4 * math.log10(each["voxels"]) ** 2 for each in filled]
+        colour = TUMOR_COLOUR if name == "tumour" else LIVER_COLOUR
+        axes.plot([0, 1], [0, 1], color=_RULE, linewidth=1.2, zorder=1)
+        axes.plot(said, true, color=colour, linewidth=1.4)
+        axes.scatter(said, true, s=sizes, color=colour, edgecolors=_INK, linewidths=0.5, zorder=3, clip_on=False)
+        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="mean probability", ylabel="share of true voxels")
+        axes.set_title(name, loc="left", fontsize=11, color=_INK)
+        _calm(axes, grid_axis="both")
+    return figure
+
+
 def draw_training_curves(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Loss and validation Dice over the epochs (PNG); see :func:`training_figure`."""
     return _png(training_figure(rows))

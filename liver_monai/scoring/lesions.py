@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,26 @@ class Detection:
     fn: int
     matches: Sequence[Match] = field(default=())
 
+    @property
+    def precision(self) -> float:
+        """Share of true detections; NaN where nothing is predicted."""
+        return _share(self.tp, self.tp + self.fp)
+
+    @property
+    def recall(self) -> float:
+        """Share of lesions that are detected; NaN where the reference holds none."""
+        return _share(self.tp, self.tp + self.fn)
+
+    @property
+    def f1(self) -> float:
+        """Dice of lesions instead of voxels; as for voxels, 1 where neither mask holds any."""
+        n = 2 * self.tp + self.fp + self.fn
+        return _share(2 * self.tp, n) if n else 1.0
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else nan
+
 
 def best_prediction(table: OverlapTable) -> dict[int, int]:
     """reference -> the prediction that covers it most; of equals the first."""
@@ -108,16 +129,21 @@ def correspond(table: OverlapTable) -> list[Match]:
     prediction goes to the merged reference it shares most with, and predictions that share one are merged.
     """
     groups = merged_references(table)
+    group_of = groups_by_reference(groups)
     chosen: dict[int, list[int]] = {}
     for predicted, row in table.by_prediction.items():
-        shared = shared_with_groups(row, groups)
+        shared = shared_with_groups(row, group_of)
         chosen.setdefault(max(shared, key=lambda group: (shared[group], -group)), []).append(predicted)
     return [_match(table, chosen[number], group) for number, group in enumerate(groups) if number in chosen]
 
 
-def shared_with_groups(row: dict[int, int], groups: Sequence[Sequence[int]]) -> dict[int, int]:
+def groups_by_reference(groups: Sequence[Sequence[int]]) -> dict[int, int]:
+    """reference -> number of its group."""
+    return {referred: number for number, group in enumerate(groups) for referred in group}
+
+
+def shared_with_groups(row: dict[int, int], group_of: dict[int, int]) -> dict[int, int]:
     """Voxels that one prediction shares with each group of references it touches."""
-    group_of = {referred: number for number, group in enumerate(groups) for referred in group}
     shared: dict[int, int] = {}
     for referred, voxels in row.items():
         shared[group_of[referred]] = shared.get(group_of[referred], 0) + voxels

@@ -8,9 +8,11 @@ from math import nan
 
 from liver_monai.scoring import lits_2017
 from liver_monai.scoring.lesions import Detection, OverlapTable, detect
+from liver_monai.scoring.measures import MEASURES
 
 OVERLAP = ("dice", "iou")
-SEGMENTATION = ("dice", "iou", "voe", "rvd", "abs_rvd", "assd_mm", "rmsd_mm", "msd_mm", "hd95_mm", "nsd")
+SEGMENTATION = tuple(MEASURES)
+"""Of the liver and of each lesion that is found."""
 THRESHOLDS = {"overlap": 0.0, "iou_50": 0.5}
 """Name and IoU that the merged objects must exceed."""
 SEGMENTED_AT = "iou_50"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from liver_monai.scoring.case import CaseScore
-from liver_monai.scoring.lesions import SIZE_BINS_MM
+from liver_monai.scoring.lesions import SIZE_BINS_MM, Detection
 from liver_monai.scoring.measures import MEASURES
 from liver_monai.scoring.overlap import pixel_accuracy
 from liver_monai.scoring.rules import OVERLAP, PROTOCOLS, SEGMENTATION, THRESHOLDS, Protocol
@@ -60,14 +60,14 @@ def _structure_summary(scores: Sequence[CaseScore], name: str, rules: Protocol) 
 
 def _detection_summary(scores: Sequence[CaseScore], name: str) -> dict[str, Any]:
     counts = [score.detections[name] for score in scores]
-    tp, fp, fn = (sum(getattr(each, key) for each in counts) for key in ("tp", "fp", "fn"))
+    pooled = Detection(**{key: sum(getattr(each, key) for each in counts) for key in ("tp", "fp", "fn")})
+    shares = {key: getattr(pooled, key) for key in ("precision", "recall", "f1")}
     return {
-        "n_references": tp + fn,
-        "tp": tp,
-        "fp": fp,
-        "fn": fn,
-        "precision": tp / (tp + fp) if tp + fp else None,
-        "recall": tp / (tp + fn) if tp + fn else None,
+        "n_references": pooled.tp + pooled.fn,
+        "tp": pooled.tp,
+        "fp": pooled.fp,
+        "fn": pooled.fn,
+        **{key: None if isnan(share) else share for key, share in shares.items()},
     }
 
 
