@@ -23,6 +23,9 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 
 
+BUNDLE_HELP = "A shipped bundle's name, or a folder; ./NAME is a folder that is named like a shipped bundle."
+
+
 class _Commands(click.Group):
     """Turns errors that a user can mend into one line and exit code 1."""
 
@@ -74,7 +77,7 @@ def synth(out: Path, cases: int, shape: str, seed: int) -> None:
 
 
 @main.command()
-@click.option("--bundle", default="mobilenet", show_default=True, help="A shipped bundle, or a bundle's folder.")
+@click.option("--bundle", help=f"{BUNDLE_HELP}  [default: mobilenet]")
 @click.option("--data", type=click.Path(path_type=Path), help="Data set with reference masks: MSD or LiTS layout.")
 @OUT
 @click.option("--fold", type=FROM_0, help="Which fifth of the cases is held back for validation.  [default: 0]")
@@ -85,7 +88,7 @@ def synth(out: Path, cases: int, shape: str, seed: int) -> None:
     "--set", "settings", multiple=True, metavar="ID=VALUE", help="Override a value of the bundle; repeatable."
 )
 def train(
-    bundle: str,
+    bundle: str | None,
     data: Path | None,
     out: Path,
     fold: int | None,
@@ -111,7 +114,7 @@ def train(
 
 @main.command()
 @click.argument("cts", nargs=-1, required=True, metavar="CT...", type=click.Path(path_type=Path))
-@click.option("--bundle", required=True, help="A trained run's folder.")
+@click.option("--bundle", required=True, help="A trained run's folder; ./NAME if it is named like a shipped bundle.")
 @OUT
 @DEVICE
 @click.option("--report", is_flag=True, help="Write report.html with pictures.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,15 +43,19 @@ def predict_cohort(
     overwrite: bool = False,
     say: Say = print,
 ) -> list[dict[str, Any]]:
-    """Predict the CTs of files and folders; a row a case, failed ones included, goes to ``cases.csv`` too."""
+    """Predict the CTs of files and folders; a row a case, failed ones included.
+
+    After each case its row stands in ``cases.csv``, beside those of cases that earlier commands put into the folder.
+    """
     cases = find_images(paths)
     results: list[Prediction] = []
+    rows: list[dict[str, Any]] = []
     stream = predict(cases, bundle=bundle, out=out, device=device, resume=resume, overwrite=overwrite)
     for result in tqdm(stream, total=len(cases), desc="predicting", unit="case", disable=None):
         results.append(result)
+        rows.append(_prediction_row(result))
+        write_csv(out / "cases.csv", [*_rows_of_others(out / "cases.csv", rows), *rows])
         say(_describe_prediction(result))
-    rows = [_prediction_row(result) for result in results]
-    write_csv(out / "cases.csv", rows)
     record = write_record(
         out / "record.json",
         inputs=[find_bundle(bundle) / "models" / "model.pt", *(r.case.image for r in results if not r.error)],
@@ -143,10 +148,9 @@ def _forest_row(row: dict[str, Any]) -> ForestRow:
 def _describe_prediction(result: Prediction) -> str:
     if result.error:
         return f"{result.case.case_id}: failed: {result.error}"
-    if result.status == "kept":
-        return f"{result.case.case_id}: kept {result.mask}"
     volumes = f"liver {result.liver_ml:.0f} mL, tumour {result.tumor_ml:.1f} mL"
-    return f"{result.case.case_id}: {volumes}, {result.seconds:.1f} s"
+    how = f"kept {result.mask}" if result.is_kept else f"{result.seconds:.1f} s"
+    return f"{result.case.case_id}: {volumes}, {how}"
 
 
 def _prediction_row(result: Prediction) -> dict[str, Any]:
@@ -159,6 +163,15 @@ def _prediction_row(result: Prediction) -> dict[str, Any]:
         "seconds": round(result.seconds, 3),
         "error": result.error,
     }
+
+
+def _rows_of_others(path: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that a ``cases.csv`` of predictions holds of other cases."""
+    if not path.is_file():
+        return []
+    own = {row["case_id"] for row in rows}
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row.keys() == rows[0].keys() and row["case_id"] not in own]
 
 
 def _prediction_picture(result: Prediction) -> CasePicture:
