@@ -36,13 +36,14 @@ def predict_cohort(
     bundle: str | Path,
     out: Path,
     device: str = "auto",
+    series: str | None = None,
     report: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     say: Say = print,
 ) -> list[dict[str, Any]]:
     """Predict the CTs of files and folders; a row a case, failed ones included, goes to ``cases.csv`` too."""
-    cases = find_images(paths)
+    cases = find_images(paths, series=series)
     results: list[Prediction] = []
     stream = predict(cases, bundle=bundle, out=out, device=device, resume=resume, overwrite=overwrite)
     for result in tqdm(stream, total=len(cases), desc="predicting", unit="case", disable=None):
