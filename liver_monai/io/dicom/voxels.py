@@ -110,7 +110,7 @@ def _slice_hu(dataset: Dataset, frame: Frame, volume: DicomVolume) -> np.ndarray
 
 
 def _stored(dataset: Dataset, frame: Frame, volume: DicomVolume) -> tuple[np.ndarray, np.ndarray]:
-    """Values of one image as they are stored, and where they are padding."""
+    """Values of one image as they are stored, padding with all its bits, and where it is padding."""
     try:
         values = pixel_array(dataset, index=frame.index if dataset.get("NumberOfFrames") else None)
         bits = _all_bits(dataset, frame)
@@ -129,7 +129,7 @@ def _stored(dataset: Dataset, frame: Frame, volume: DicomVolume) -> tuple[np.nda
             f"{volume}: {frame.file} holds values beyond its {dataset.BitsStored} bits stored that are not declared "
             "as padding, so one of BitsStored, PixelRepresentation and PixelPaddingValue is wrong"
         )
-    return values, is_padding
+    return np.where(is_padding, whole, values), is_padding
 
 
 def _all_bits(dataset: Dataset, frame: Frame) -> np.ndarray | None:
