@@ -57,6 +57,7 @@ def _slice(plane, affine, z, series_uid, series_number, acquisition, instance) -
     dataset.ImagePositionPatient = ds(*(lps @ [0, 0, z, 1])[:3])
     dataset.ImageOrientationPatient = ds(*lps[:3, 0] / between_columns_mm, *lps[:3, 1] / between_rows_mm)
     dataset.PixelSpacing = ds(between_rows_mm, between_columns_mm)
+    dataset.SliceThickness = ds(np.linalg.norm(lps[:3, 2]))[0]
     dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = INTERCEPT_HU, 1, "HU"
     set_pixels(dataset, (plane.T.astype(int) - INTERCEPT_HU).astype(np.uint16))
     return dataset

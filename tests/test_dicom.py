@@ -12,6 +12,7 @@ import pytest
 import torch
 from dicom_export import compress, ct_slices, ds, enhanced_ct, localizer, set_pixels, write
 from pydicom import dcmread
+from pydicom.encaps import encapsulate
 from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
 
 from liver_monai.data.phantom import make_phantom
@@ -411,11 +412,7 @@ def truncated(slices):
 def unknown_syntax(slices):
     slices[3].file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.203"  # HTJ2K
     slices[3]["PixelData"].is_undefined_length = True
-    slices[
-        3
-    ].PixelData = (
-        b"\xfe\xff\x00\xe0\x00\x00\x00\x00\xfe\xff\x00\xe0\x04\x00\x00\x00abcd\xfe\xff\xdd\xe0\x00\x00\x00\x00"
-    )
+    slices[3].PixelData = encapsulate([b"abcd"])
 
 
 @pytest.mark.parametrize(

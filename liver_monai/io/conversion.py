@@ -64,9 +64,7 @@ def convert(
 
 def _check_target(source: Path, out: Path, *, overwrite: bool) -> None:
     if not out.name.lower().endswith(WRITTEN_SUFFIXES):
-        raise InputError(
-            f"{out}: is of a format that is not written; let its name end in {', '.join(WRITTEN_SUFFIXES)}"
-        )
+        raise InputError(f"{out}: is of a format that is not written; end its name in {', '.join(WRITTEN_SUFFIXES)}")
     if out.resolve() == source.resolve():
         raise InputError(f"{out}: is the file to convert; give the result another name")
     if out.exists() and not overwrite:

@@ -99,6 +99,8 @@ def _segments(path: Path, name: str) -> Iterator[tuple[int, np.ndarray, np.ndarr
         raise
     except UNDECODABLE as error:
         raise InputError(f"{path}: its segmentation cannot be read ({one_line(error)})") from error
+    if np.linalg.det(volume.affine[:3, [2, 1, 0]]) < 0:  # slices the other way round than those of a CT
+        volume = volume.flip_spatial(0)
     affine = LPS_TO_RAS @ volume.affine[:, [2, 1, 0, 3]]
     for channel, number in enumerate(numbers):
         label = labels[number]
