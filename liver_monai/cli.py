@@ -20,6 +20,7 @@ FROM_0, FROM_1, ABOVE_0 = click.IntRange(min=0), click.IntRange(min=1), click.Fl
 FOLDER = click.Path(file_okay=False, path_type=Path)
 OUT = click.option("-o", "--out", type=FOLDER, required=True, help="Folder for the results.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+SERIES = click.option("--series", metavar="UID|N", help="Of DICOM: UID of a series, its beginning, or its number.")
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 
 
@@ -117,6 +118,7 @@ def train(
 @click.option("--bundle", required=True, help="A trained run's folder; ./NAME if it is named like a shipped bundle.")
 @OUT
 @DEVICE
+@SERIES
 @click.option("--report", is_flag=True, help="Write report.html with pictures.")
 @click.option("--resume", is_flag=True, help="Keep the masks that are there and go on with the others.")
 @click.option("--overwrite", is_flag=True, help="Replace the masks that are there.")
@@ -126,6 +128,7 @@ def predict(
     bundle: str,
     out: Path,
     device: str,
+    series: str | None,
     report: bool,
     resume: bool,
     overwrite: bool,
@@ -135,7 +138,15 @@ def predict(
     from liver_monai.cohort import predict_cohort
 
     rows = predict_cohort(
-        cts, bundle=bundle, out=out, device=device, report=report, resume=resume, overwrite=overwrite, say=_say
+        cts,
+        bundle=bundle,
+        out=out,
+        device=device,
+        series=series,
+        report=report,
+        resume=resume,
+        overwrite=overwrite,
+        say=_say,
     )
     if as_json:
         _print_json(rows)
@@ -185,6 +196,22 @@ def evaluate(
     )
     _print_summary(summary, as_json=as_json)
     _exit_for(summary["n"] + summary["n_failed"], summary["n_failed"])
+
+
+@main.command()
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
+@SERIES
+@click.option("--ct", type=click.Path(path_type=Path), help="Of a mask: its CT, whose grid it is checked against.")
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+def convert(source: Path, out: Path, series: str | None, ct: Path | None, overwrite: bool) -> None:
+    """Convert a CT or a mask: NIfTI, NRRD, MetaImage or DICOM in; .nii, .nii.gz, .nrrd or .mha out, and checked."""
+    from liver_monai.io.conversion import convert as convert_volume
+
+    header = convert_volume(source, out, series=series, ct=ct, overwrite=overwrite)
+    size = " x ".join(map(str, header.shape))
+    spacing = " x ".join(f"{mm:.4g}" for mm in header.spacing_mm)
+    _say(f"{out}: {size} voxels of {spacing} mm, {header.axis_codes}")
 
 
 @main.command()

@@ -38,6 +38,7 @@ def predict_cohort(
     bundle: str | Path,
     out: Path,
     device: str = "auto",
+    series: str | None = None,
     report: bool = False,
     resume: bool = False,
     overwrite: bool = False,
@@ -47,7 +48,7 @@ def predict_cohort(
 
     After each case its row stands in ``cases.csv``, beside those of cases that earlier commands put into the folder.
     """
-    cases = find_images(paths)
+    cases = find_images(paths, series=series)
     results: list[Prediction] = []
     rows: list[dict[str, Any]] = []
     stream = predict(cases, bundle=bundle, out=out, device=device, resume=resume, overwrite=overwrite)
