@@ -85,7 +85,8 @@ def _fingerprint_table(cases: Sequence[Mapping[str, Any]]) -> Table:
     columns = {
         "orientation": "orientation",
         "slices": "n_slices",
-        "spacing (mm)": "spacing",
+        "in plane (mm)": "in_plane_mm",
+        "slices (mm)": "slice_mm",
         "lowest (HU)": "low_hu",
         "highest (HU)": "high_hu",
         "liver (HU)": "liver_hu",
@@ -99,7 +100,7 @@ def _fingerprint_table(cases: Sequence[Mapping[str, Any]]) -> Table:
         title="Fingerprints",
         columns=["case", *filled, "content"],
         rows=[
-            [case["case_id"], *(each.get(key) for key in filled.values()), case["content"]]
+            [case["case_id"], *(each.get(key) for key in filled.values()), (case["content"] or "")[:8]]
             for case, each in zip(cases, figures, strict=True)
         ],
         note="Content: equal for equal images, however they are flipped, stored or padded. The liver includes tumours.",
