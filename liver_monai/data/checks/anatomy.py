@@ -23,6 +23,8 @@ LEAST_LUNG_ML = 150.0
 LEAST_BONE_ML = 5.0
 AGAINST = 0.03
 """Of the body's width or depth: organs this far on the wrong side of the middle are no matter of posture."""
+TOO_LOW = 0.15
+"""Of the scan's height: in a CT of the chest alone the lung lies somewhat below the middle."""
 THROUGH, BARE = 0.15, 0.01
 """Share of a volume's face that the body fills where it goes on, and where it has ended."""
 
@@ -54,7 +56,8 @@ def back_to_front(case: LoadedCase) -> Iterator[Observed]:
 def upside_down(case: LoadedCase) -> Iterator[Observed]:
     """The lungs at the feet."""
     offset = lung_offset_mm(case.blocks)
-    if offset is not None and offset < 0:
+    height_mm = case.blocks.hu.shape[2] * float(case.blocks.size_mm[2])
+    if offset is not None and offset < -TOO_LOW * height_mm:
         below = "liver" if case.blocks.liver.any() else "middle of the scan"
         yield Observed(
             text=f"lung lies {-offset:.0f} mm below the {below}: the header ({case.orientation}) may exchange head "

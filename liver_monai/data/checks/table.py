@@ -157,7 +157,7 @@ CASE_CHECKS: tuple[Check[LoadedCase], ...] = (
     Check(
         name="upside-down",
         severity="warning",
-        looks_at="150 mL of lung or more, and its centre below that of the marked liver, or of the scan",
+        looks_at="150 mL of lung, its centre below that of the liver, or of the scan, by 15 % of the scan's height",
         way_out="Compare with the original files and correct the affine.",
         find=anatomy.upside_down,
     ),
