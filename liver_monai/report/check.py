@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from liver_monai.report.page import CaseRow, Figure, Remark, Table, write_page
@@ -14,7 +15,7 @@ TIMES = " \N{MULTIPLICATION SIGN} "
 MOST_NAMES = 8
 """Case ids in a cell of a table; the cases below have them all."""
 
-PLOTS = {
+QUANTITIES = {
     "slices": "n_slices",
     "slice distance (mm)": "slice_mm",
     "in-plane spacing (mm)": "in_plane_mm",
@@ -23,6 +24,8 @@ PLOTS = {
     "99th percentile (HU)": "p99_hu",
     "liver (HU)": "liver_hu",
     "liver (mL)": "liver_ml",
+    "tumour (mL)": "tumor_ml",
+    "lesions": "n_lesions",
 }
 
 
@@ -43,12 +46,14 @@ def write_check_report(
     of_all = [finding for finding in findings if not finding["case_id"]]
     tables = [_check_table(findings)] if findings else []
     tables += [_dataset_table(of_all)] if of_all else []
+    spreads = _spreads(cases)
+    tables += [_fingerprint_table(spreads)] if spreads else []
     write_page(
         path,
         title="Data check",
         summary=_cards(summary),
-        tables=[*tables, *([_fingerprint_table(cases)] if len(cases) > 1 else [])],
-        figures=_figures(cases),
+        tables=tables,
+        figures=[_spread_figure(spreads)] if spreads else [],
         panels=[],
         rows=[_case_row(case, findings, thumbnails.get(case["case_id"])) for case in _worst_first(cases, findings)],
         provenance=provenance,
@@ -81,29 +86,15 @@ def _dataset_table(findings: Sequence[Mapping[str, Any]]) -> Table:
     return Table(title="All cases together", columns=["check", "severity", "finding"], rows=rows)
 
 
-def _fingerprint_table(cases: Sequence[Mapping[str, Any]]) -> Table:
-    columns = {
-        "orientation": "orientation",
-        "slices": "n_slices",
-        "in plane (mm)": "in_plane_mm",
-        "slices (mm)": "slice_mm",
-        "lowest (HU)": "low_hu",
-        "highest (HU)": "high_hu",
-        "liver (HU)": "liver_hu",
-        "liver (mL)": "liver_ml",
-        "tumour (mL)": "tumor_ml",
-        "lesions": "n_lesions",
-    }
-    figures = [_figures_of(case) for case in cases]
-    filled = {title: key for title, key in columns.items() if any(each.get(key) is not None for each in figures)}
+def _fingerprint_table(spreads: Mapping[str, Sequence[float]]) -> Table:
     return Table(
-        title="Fingerprints",
-        columns=["case", *filled, "content"],
+        title="Fingerprint",
+        columns=["quantity", "smallest", "median", "largest", "cases"],
         rows=[
-            [case["case_id"], *(each.get(key) for key in filled.values()), (case["content"] or "")[:8]]
-            for case, each in zip(cases, figures, strict=True)
+            [title, *(f"{figure:.4g}" for figure in (min(values), median(values), max(values))), len(values)]
+            for title, values in spreads.items()
         ],
-        note="Content: equal for equal images, however they are flipped, stored or padded. The liver includes tumours.",
+        note="The liver includes its tumours; a liver's HU are those of its inside.",
     )
 
 
@@ -114,20 +105,21 @@ def _figures_of(case: Mapping[str, Any]) -> dict[str, Any]:
         return figures
     spacing_mm, percentiles = figures["spacing_mm"], figures["percentiles_hu"]
     figures["spacing"] = TIMES.join(f"{value:.3g}" for value in spacing_mm)
-    figures["in_plane_mm"] = min(spacing_mm)
     figures |= {f"p{percent}_hu": value for percent, value in percentiles.items()}
     figures |= {key: round(figures[key]) for key in ("low_hu", "high_hu")}
     return figures
 
 
-def _figures(cases: Sequence[Mapping[str, Any]]) -> list[Figure]:
+def _spreads(cases: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Values of all cases by quantity, those that fewer than two cases have left out."""
     figures = [_figures_of(case) for case in cases]
-    rows = {title: [float(each[key]) for each in figures if each.get(key) is not None] for title, key in PLOTS.items()}
-    rows = {title: values for title, values in rows.items() if len(values) > 1}
-    if not rows:
-        return []
-    said = "; ".join(f"{title} {min(values):.4g} to {max(values):.4g}" for title, values in rows.items())
-    return [Figure(title="How the cases differ, one dot a case", png=draw_dot_rows(rows), alt=said)]
+    spreads = {title: [float(each[key]) for each in figures if key in each] for title, key in QUANTITIES.items()}
+    return {title: values for title, values in spreads.items() if len(values) > 1}
+
+
+def _spread_figure(spreads: Mapping[str, Sequence[float]]) -> Figure:
+    said = "; ".join(f"{title} {min(values):.4g} to {max(values):.4g}" for title, values in spreads.items())
+    return Figure(title="How the cases differ, one dot a case", png=draw_dot_rows(spreads), alt=said)
 
 
 def _worst_first(cases: Sequence[Mapping[str, Any]], findings: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -162,7 +154,9 @@ def _facts(figures: Mapping[str, Any]) -> dict[str, str]:
     }
     if "liver_ml" in figures:
         facts |= {"liver": f"{figures['liver_ml']:.0f} mL", "tumour": f"{figures['tumor_ml']:.1f} mL"}
-    return facts
+    names = {"liver": "liver_hu", "soft tissue": "soft_tissue_hu", "brightest": "brightest_hu"}
+    contrast = [f"{name} {figures[key]}" for name, key in names.items() if key in figures]
+    return facts | ({"contrast (HU)": ", ".join(contrast)} if contrast else {})
 
 
 def _names(case_ids: Sequence[str]) -> str:

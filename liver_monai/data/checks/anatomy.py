@@ -82,18 +82,6 @@ def mirrored(case: LoadedCase) -> Iterator[Observed]:
     )
 
 
-def contrast(case: LoadedCase) -> Iterator[Observed]:
-    """What the contrast phase shows in; which phase it is stays with the reader."""
-    figures = contrast_figures(case.blocks)
-    if figures:
-        liver = f"liver {figures['liver_hu']} HU (SD {figures['liver_sd_hu']}), " if "liver_hu" in figures else ""
-        yield Observed(
-            text=f"{liver}soft tissue {figures['soft_tissue_hu']} HU, its brightest parts (large vessels, kidneys) "
-            f"{figures['brightest_hu']} HU",
-            figures=figures,
-        )
-
-
 def liver_offset(blocks: Blocks) -> float | None:
     """How far right of the body's middle the liver lies, in widths of the body; ``None`` without a mask or body."""
     if not blocks.liver.any() or not blocks.body.any():
@@ -121,7 +109,10 @@ def lung_offset_mm(blocks: Blocks) -> float | None:
 
 
 def contrast_figures(blocks: Blocks) -> dict[str, int]:
-    """Mean HU of the liver's inside, of the body's soft tissue, and of its brightest hundredth without bone."""
+    """Mean HU of the liver's inside, of the body's soft tissue, and of its brightest hundredth without bone.
+
+    They show the contrast phase to who knows them; which phase it is they do not say.
+    """
     away_from_bone = ~ndimage.binary_dilation(blocks.bone > 0, iterations=2)
     soft = blocks.body & (blocks.hu > -20) & (blocks.hu < 500) & away_from_bone
     if not soft.any():

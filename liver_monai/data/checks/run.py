@@ -62,12 +62,14 @@ def _fingerprint(loaded: LoadedCase) -> dict[str, object]:
     hist, blocks = loaded.histogram, loaded.blocks
     offsets = {"liver_offset": liver_offset(blocks), "spine_offset": spine_offset(blocks)}
     offsets["lung_offset_mm"] = lung_offset_mm(blocks)
+    in_plane_mm = np.delete(loaded.spacing_mm, loaded.slice_axis)
     figures: dict[str, object] = {
         "shape": list(loaded.image.shape),
         "spacing_mm": [round(float(value), 5) for value in loaded.spacing_mm],
         "orientation": loaded.orientation,
         "n_slices": loaded.image.shape[loaded.slice_axis],
         "slice_mm": round(float(loaded.spacing_mm[loaded.slice_axis]), 5),
+        "in_plane_mm": round(float(in_plane_mm.max()), 5),
         "stored_dtype": str(loaded.header.dtype) if loaded.header else str(loaded.image.dtype),
         "low_hu": hist.low,
         "high_hu": hist.high,

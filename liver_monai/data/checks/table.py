@@ -169,13 +169,6 @@ CASE_CHECKS: tuple[Check[LoadedCase], ...] = (
         find=anatomy.mirrored,
     ),
     Check(
-        name="contrast",
-        severity="note",
-        looks_at="mean HU of the marked liver, of soft tissue and of its brightest hundredth, which show the phase",
-        way_out="Judge the phase yourself; networks do worse on phases that they were not trained on.",
-        find=anatomy.contrast,
-    ),
-    Check(
         name="unreadable-label",
         severity="error",
         looks_at="as unreadable-image, for the mask",
