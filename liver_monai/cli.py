@@ -78,6 +78,38 @@ def synth(out: Path, cases: int, shape: str, seed: int) -> None:
 
 
 @main.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH [PATH2]", type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=FOLDER, help="Folder for report.html, findings.csv and check.json.")
+@click.option("--excludes", type=click.Path(path_type=Path), help="CSV with the columns case_id and reason.")
+@click.option("--jobs", type=FROM_1, help="Cases at a time.  [default: by cores and cases]")
+@click.option("--resume", is_flag=True, help="Keep what -o holds of cases whose files have not changed.")
+@click.option("--overwrite", is_flag=True, help="Replace a check that is there.")
+@JSON
+def check(
+    paths: Sequence[Path],
+    out: Path | None,
+    excludes: Path | None,
+    jobs: int | None,
+    resume: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Check a scan or a data set for known traps, and two data sets for cases that they share.
+
+    Ends with 1 if there is an error among the findings, with 0 if there are warnings and notes only.
+    """
+    from liver_monai.cohort import check_cohort
+
+    if len(paths) > 2:
+        raise click.UsageError(f"{len(paths)} paths were given; give one, or two to compare")
+    summary = check_cohort(paths, out=out, excludes=excludes, jobs=jobs, resume=resume, overwrite=overwrite, say=_say)
+    if as_json:
+        _print_json(summary)
+    if summary["worst"] == "error":
+        sys.exit(FAILED)
+
+
+@main.command()
 @click.option("--bundle", help=f"{BUNDLE_HELP}  [default: mobilenet]")
 @click.option("--data", type=click.Path(path_type=Path), help="Data set with reference masks: MSD or LiTS layout.")
 @OUT

@@ -16,7 +16,9 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
@@ -479,6 +481,44 @@ def reliability_figure(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Fig
         axes.set_title(name, loc="left", fontsize=11, color=_INK)
         _calm(axes, grid_axis="both")
     return figure
+
+
+def draw_dot_rows(rows: Mapping[str, Sequence[float]]) -> bytes:
+    """How values spread, each row on an axis of its own (PNG); see :func:`dot_rows_figure`."""
+    return _png(dot_rows_figure(rows))
+
+
+def dot_rows_figure(rows: Mapping[str, Sequence[float]]) -> Figure:
+    """A row a quantity, a dot a value, with the smallest, median and largest in words.
+
+    Args:
+        rows: label -> at least one value each.
+    """
+    row_inch, base_inch = 0.62, 0.1
+    height = row_inch * len(rows) + base_inch
+    figure = _figure((9.0, height))
+    for index, (label, values) in enumerate(rows.items()):
+        bottom = height - row_inch * (index + 1) + 0.26
+        axes = figure.add_axes((0.24, bottom / height, 0.72, 0.3 / height))
+        axes.scatter(values, [0.0] * len(values), s=22, color="#0072b2", alpha=0.35, edgecolors="none")
+        axes.plot([float(np.median(values))] * 2, [-1, 1], color=_INK, linewidth=1.4)
+        axes.set(ylim=(-1, 1), yticks=[])
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+        axes.tick_params(labelsize=8.5)
+        _calm(axes, grid_axis="x")
+        figure.text(0.22, (bottom + 0.15) / height, label, color=_INK, ha="right", va="center", fontsize=10)
+    return figure
+
+
+def draw_thumbnail(gray: np.ndarray, labels: np.ndarray) -> bytes:
+    """A small picture as JPEG: ``(H, W)`` grey values with the edges of liver and tumours in ``(H, W)`` labels."""
+    colours = np.repeat(gray[..., None], 3, axis=2)
+    for region, colour in ((labels >= LIVER, LIVER_COLOUR), (labels == TUMOR, TUMOR_COLOUR)):
+        edge = region & ~ndimage.binary_erosion(region)
+        colours[edge] = np.rint(np.array(to_rgb(colour)) * 255)
+    buffer = io.BytesIO()
+    imsave(buffer, colours, format="jpeg", pil_kwargs={"quality": 85, "subsampling": 0})
+    return buffer.getvalue()
 
 
 def draw_training_curves(rows: Sequence[Mapping[str, Any]]) -> bytes:
