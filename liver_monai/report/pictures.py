@@ -454,6 +454,95 @@ def _forest_colour(row: ForestRow) -> str:
     return "#009e73" if (row.low > 0) == row.is_larger_better else "#d55e00"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A figure with its interval, ``None`` where they are not defined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntervalPanel:
+    """One figure of several methods: method -> series -> interval; one series may have the empty name."""
+
+    title: str
+    rows: Mapping[str, Mapping[str, Interval]]
+
+
+SERIES_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+"""Of Okabe and Ito's palette, for series in their order."""
+
+
+def draw_interval_plot(panels: Sequence[IntervalPanel]) -> bytes:
+    """Small multiples of figures with their intervals (PNG); see :func:`interval_figure`."""
+    return _png(interval_figure(panels))
+
+
+def interval_figure(panels: Sequence[IntervalPanel]) -> Figure:
+    """Panels in rows of two, the methods below each other in all of them alike, the value printed at each dot.
+
+    Args:
+        panels: at least one, of the same methods and series.
+    """
+    series = list(next(iter(panels[0].rows.values())))
+    row_inch, gap_inch, legend_inch = 0.3 + 0.2 * len(series), 0.75, 0.35 if len(series) > 1 else 0.0
+    panel_inch = row_inch * len(panels[0].rows)
+    n_lines = math.ceil(len(panels) / 2)
+    height = legend_inch + n_lines * (panel_inch + gap_inch)
+    figure = _figure((9.0, height))
+    for index, panel in enumerate(panels):
+        line, column = divmod(index, 2)
+        bottom = height - legend_inch - line * (panel_inch + gap_inch) - 0.35 - panel_inch
+        axes = figure.add_axes((0.13 + 0.46 * column, bottom / height, 0.39, panel_inch / height))
+        _draw_intervals(axes, panel, series=series, has_labels=column == 0)
+    if len(series) > 1:
+        marks = [Line2D([], [], color=colour, marker="o", linewidth=2.0) for colour in SERIES_COLOURS[: len(series)]]
+        figure.legend(
+            marks,
+            list(series),
+            loc="upper left",
+            bbox_to_anchor=(0.12, 1.0),
+            ncols=len(series),
+            frameon=False,
+            labelcolor=_INK,
+        )
+    return figure
+
+
+def _draw_intervals(axes: Axes, panel: IntervalPanel, *, series: Sequence[str], has_labels: bool) -> None:
+    step = 0.5 / len(series)
+    methods = list(panel.rows)[::-1]
+    for y, method in enumerate(methods):
+        for index, (name, colour) in enumerate(zip(series, SERIES_COLOURS, strict=False)):
+            _draw_interval(axes, panel.rows[method][name], y=y + step * ((len(series) - 1) / 2 - index), colour=colour)
+    axes.set_yticks(range(len(methods)), methods if has_labels else [""] * len(methods))
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.6, len(panel.rows) - 0.4))
+    axes.set_title(panel.title, loc="left", fontsize=11, color=_INK)
+    _calm(axes, grid_axis="x")
+
+
+def _draw_interval(axes: Axes, mark: Interval, *, y: float, colour: str) -> None:
+    if mark.value is None:
+        axes.text(0.5, y, "not defined", color=_QUIET, ha="center", va="center", fontsize=9, bbox=_OVER_GRID)
+        return
+    low, high = mark.value if mark.low is None else mark.low, mark.value if mark.high is None else mark.high
+    axes.plot([low, high], [y, y], color=colour, linewidth=2.0, solid_capstyle="butt")
+    axes.plot([mark.value], [y], marker="o", markersize=6, color=colour)
+    is_left = mark.value > 0.5  # the text stays inside of the panel
+    axes.text(
+        low - 0.02 if is_left else high + 0.02,
+        y,
+        f"{mark.value:.3f}",
+        ha="right" if is_left else "left",
+        va="center",
+        fontsize=9,
+        color=_INK,
+        bbox=_OVER_GRID,
+    )
+
+
 def draw_training_curves(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Loss and validation Dice over the epochs (PNG); see :func:`training_figure`."""
     return _png(training_figure(rows))
