@@ -43,9 +43,7 @@ def plan_trials(plan: Plan, bundles: Sequence[str], folds: Sequence[int]) -> lis
     names = [folder.name for folder in folders]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise InputError(
-            f"--bundle {twice[0]}: there are two of this name, by which results are kept; give one of them"
-        )
+        raise InputError(f"--bundle {twice[0]}: two have this name, by which results are kept; give one of them")
     specs = [_spec(folder, plan.overrides) for folder in folders]
     trials = [
         Trial(plan=plan, name=folder.name, bundle=folder, spec=spec, fold=fold)
