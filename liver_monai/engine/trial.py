@@ -6,6 +6,7 @@ Everything about it lies in ``OUT/BUNDLE/foldK``; what is finished there is kept
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,17 +111,14 @@ def run_trial(trial: Trial, *, say: Say) -> dict[str, Any]:
 
 
 def train_trial(trial: Trial, run: Path, overrides: Mapping[str, Any]) -> Path:
-    """Train, or go on with a training that was interrupted; one that is finished stays as it is."""
+    """Train, or go on from the checkpoint of an interrupted training; one that is finished stays as it is."""
     plan = trial.plan
-    is_begun = (run / "configs" / "train.json").is_file()
+    if (run / "models" / "checkpoint.pth").is_file():
+        return train(bundle=trial.bundle, data=plan.data, out=run, resume=True)
+    if run.exists():
+        shutil.rmtree(run)  # interrupted before its first epoch was done, perhaps before its configs were complete
     shared = {**plan.overrides, "seed": plan.seed, "store_dir": str(trial.store_dir.resolve())}
-    return train(
-        bundle=trial.bundle,
-        data=plan.data,
-        out=run,
-        overrides={} if is_begun else {**shared, **overrides},
-        resume=is_begun,
-    )
+    return train(bundle=trial.bundle, data=plan.data, out=run, overrides={**shared, **overrides})
 
 
 def predict_masks(cases: Sequence[Case], *, run: Path, out: Path) -> tuple[dict[str, Path], dict[str, str]]:
@@ -141,7 +139,7 @@ def _split_of(partition: Partition) -> dict[str, Any]:
 
 
 def _time_spent(run: Path) -> dict[str, Any]:
-    """Minutes with validations and interruptions left out, and epochs."""
+    """Minutes of training with its validations, interruptions left out; and epochs."""
     with (run / "models" / "history.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return {"minutes": float(rows[-1]["minutes"]), "epochs": int(rows[-1]["epoch"])}

@@ -12,7 +12,7 @@ from liver_monai.report.pictures import Interval, IntervalPanel, draw_interval_p
 Row = Mapping[str, Any]
 
 TITLE = "Benchmark"
-FIGURES = {"iou": "IoU", "pixel_accuracy": "pixel accuracy", "tumor_dice": "tumour Dice"}
+LEAKING = {"iou": "IoU", "tumor_dice": "tumour Dice"}
 DICE = {
     "liver_dice_per_case": "liver Dice per case",
     "liver_dice_global": "liver Dice global",
@@ -72,7 +72,7 @@ def draw_benchmark(content: Row) -> dict[str, Figure]:
             title="Patients never seen", png=draw_interval_plot(panels), alt=_said(patients, PLOTTED)
         )
     if leak:
-        panels = [_leak_panel(leak, name, title) for name, title in FIGURES.items()]
+        panels = [_leak_panel(leak, name, title) for name, title in LEAKING.items()]
         figures["leak.png"] = Figure(
             title="The leak: the same slices, scored after either split",
             png=draw_interval_plot(panels),
@@ -107,7 +107,7 @@ def _cards(content: Row) -> list[tuple[str, str]]:
     tested = ", ".join(str(fold) for fold in content["folds"])
     return [
         ("cases", str(content["n"])),
-        ("tested folds", f"{tested} of 0 to {content['n_folds'] - 1}"),
+        ("folds", f"{content['n_folds']}, tested: {tested}"),
         ("budget", content["budget"]),
         ("seed", str(content["seed"])),
         *([("failed", str(len(content["failed"])))] if content["failed"] else []),
@@ -127,22 +127,25 @@ def _slice_table(rows: Sequence[Row]) -> Table:
 
 
 def _patient_tables(rows: Sequence[Row]) -> list[Table]:
-    missed = [f"{_counts(row, 'missing')}" for row in rows]
-    spurious = [f"{_counts(row, 'spurious')}" for row in rows]
     figures = {**LESIONS, **DISTANCES}
     return [
         Table(
             title="Patients never seen: overlap",
-            columns=["bundle", "cases", "not scored", *DICE.values()],
-            rows=[[row["bundle"], row["n"], row["n_failed"], *(_text(row, name) for name in DICE)] for row in rows],
+            columns=["bundle", "cases", *DICE.values()],
+            rows=[[row["bundle"], row["n"], *(_text(row, name) for name in DICE)] for row in rows],
             note=PATIENTS_NOTE,
         ),
         Table(
             title="Patients never seen: lesions and distances",
-            columns=["bundle", "cases", *figures.values(), "missed liver / tumour", "false liver / tumour"],
+            columns=["bundle", *figures.values(), "missed liver / tumour", "false liver / tumour", "not scored"],
             rows=[
-                [row["bundle"], row["n"], *(_text(row, name) for name in figures), *counts]
-                for row, counts in zip(rows, zip(missed, spurious, strict=True), strict=True)
+                [
+                    row["bundle"],
+                    *(_text(row, name) for name in figures),
+                    *(_counts(row, key) for key in ("missing", "spurious")),
+                    row["n_failed"],
+                ]
+                for row in rows
             ],
             note=LESIONS_NOTE,
         ),
@@ -150,13 +153,13 @@ def _patient_tables(rows: Sequence[Row]) -> list[Table]:
 
 
 def _leak_table(rows: Sequence[Row]) -> Table:
-    figures = [(split, name) for name in ("iou", "tumor_dice") for split in SPLITS]
+    figures = [(split, name) for name in LEAKING for split in SPLITS]
     return Table(
         title="The leak of a split by slice (no result)",
         columns=[
             "bundle",
             "slices",
-            *(f"{FIGURES[name]}, {SPLITS[split]}" for split, name in figures),
+            *(f"{LEAKING[name]}, {SPLITS[split]}" for split, name in figures),
             "IoU difference",
         ],
         rows=[

@@ -530,7 +530,7 @@ def _draw_interval(axes: Axes, mark: Interval, *, y: float, colour: str) -> None
     low, high = mark.value if mark.low is None else mark.low, mark.value if mark.high is None else mark.high
     axes.plot([low, high], [y, y], color=colour, linewidth=2.0, solid_capstyle="butt")
     axes.plot([mark.value], [y], marker="o", markersize=6, color=colour)
-    is_left = mark.value > 0.5  # the text stays inside of the panel
+    is_left = high > 0.8  # the text stays inside of the panel
     axes.text(
         low - 0.02 if is_left else high + 0.02,
         y,
