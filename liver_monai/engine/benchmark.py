@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from math import isnan
@@ -11,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from liver_monai.data.cases import find_cases
 from liver_monai.engine.leak_trial import SPLITS
 from liver_monai.engine.trial import PARTS, Plan, Say, Trial
 from liver_monai.errors import InputError, one_line
@@ -22,6 +24,9 @@ from liver_monai.spec import ModelSpec
 
 WITHOUT_END = 1_000_000
 """Epochs of a training that minutes alone end."""
+
+MAX_SHOWN = 120
+"""Characters of a value in an error's line."""
 
 Row = dict[str, Any]
 
@@ -62,7 +67,8 @@ def keep_plan(plan: Plan, *, resume: bool) -> None:
         InputError: a benchmark is there and ``resume`` is not given, or it was begun another way.
     """
     path = plan.out / "plan.json"
-    facts = {name: value for name, value in asdict(plan).items() if name != "out"} | {"data": str(plan.data)}
+    facts = {name: value for name, value in asdict(plan).items() if name != "out"}
+    facts |= {"data": str(plan.data), "cases": [case.case_id for case in find_cases(plan.data)]}
     if not path.is_file():
         write_json(path, facts)
         return
@@ -72,18 +78,26 @@ def keep_plan(plan: Plan, *, resume: bool) -> None:
     for name, value in json.loads(json.dumps(facts)).items():
         if begun.get(name) != value:
             raise InputError(
-                f"{path}: the benchmark was begun with {name} {begun.get(name)}, not {value}; "
-                "give the same options again, or choose another -o"
+                f"{path}: the benchmark was begun with {name} {_short(begun.get(name))}, not {_short(value)}; "
+                "give the same options and data again, or choose another -o"
             )
 
 
 def try_trial(run: Callable[..., Row], trial: Trial, *, say: Say) -> Row:
-    """What ``run`` returns or, where it fails for whatever reason, the bundle, the fold and the ``error``."""
+    """What ``run`` returns or, where it fails for whatever reason, the bundle, the fold and the ``error``.
+
+    The whole traceback goes to ``error.txt`` in the trial's folder.
+    """
+    details = trial.folder / "error.txt"
     try:
-        return run(trial, say=say)
+        result = run(trial, say=say)
     except Exception as error:  # the other bundles have nothing to do with it
         say(f"{trial}: failed: {one_line(error)}")
+        trial.folder.mkdir(parents=True, exist_ok=True)
+        details.write_text(traceback.format_exc(), encoding="utf-8")
         return {"bundle": trial.name, "fold": trial.fold, "error": one_line(error)}
+    details.unlink(missing_ok=True)  # of an earlier attempt
+    return result
 
 
 def slice_table(results: Sequence[Row]) -> list[Row]:
@@ -165,6 +179,11 @@ def failures(results: Sequence[Row]) -> list[Row]:
         for part in each.get("parts", {}).values():
             rows += [{**place, "case_id": case_id, "error": error} for case_id, error in part["failed"].items()]
     return rows
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]} ..."
 
 
 def _spec(bundle: Path, overrides: Mapping[str, Any]) -> ModelSpec:

@@ -20,7 +20,7 @@ from liver_monai.model.bundle import read_config
 from liver_monai.scoring.overlap import count_table
 from liver_monai.scoring.slices import slice_scores
 
-SPLITS = {"by_patient": "patients never seen", "by_slice": "other slices of these patients trained on (leak)"}
+SPLITS = ("by_patient", "by_slice")
 
 
 def run_leak(trial: Trial, *, say: Say) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import csv
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,7 @@ def _score_part(
 def _losses(
     trial: Trial, run: Path, cases: Mapping[str, Sequence[Case]], parts: Mapping[str, Any]
 ) -> dict[str, float | None]:
-    """Mean cross-entropy a slice of each part's scored cases."""
+    """Mean cross-entropy a slice of each part's scored cases; ``None`` where there is none, or it is not finite."""
     model = load_model(run)
 
     def of(case: Case) -> Iterable[float]:
@@ -173,4 +174,5 @@ def _losses(
         part: [loss for case in cases[part] if case.case_id not in parts[part]["failed"] for loss in of(case)]
         for part in PARTS
     }
-    return {part: float(np.mean(losses)) if losses else None for part, losses in by_part.items()}
+    means = {part: float(np.mean(losses)) if losses else nan for part, losses in by_part.items()}
+    return {part: mean if isfinite(mean) else None for part, mean in means.items()}

@@ -481,29 +481,33 @@ def draw_interval_plot(panels: Sequence[IntervalPanel]) -> bytes:
 
 
 def interval_figure(panels: Sequence[IntervalPanel]) -> Figure:
-    """Panels in rows of two, the methods below each other in all of them alike, the value printed at each dot.
+    """Panels in rows of two, the methods below each other in all of them alike, the values in a column beside them.
 
     Args:
-        panels: at least one, of the same methods and series.
+        panels: at least one, of the same methods and series; figures from 0 to 1.
     """
-    series = list(next(iter(panels[0].rows.values())))
-    row_inch, gap_inch, legend_inch = 0.3 + 0.2 * len(series), 0.75, 0.35 if len(series) > 1 else 0.0
-    panel_inch = row_inch * len(panels[0].rows)
-    n_lines = math.ceil(len(panels) / 2)
-    height = legend_inch + n_lines * (panel_inch + gap_inch)
-    figure = _figure((9.0, height))
+    methods, series = list(panels[0].rows), list(next(iter(panels[0].rows.values())))
+    row_inch, gap_inch, legend_inch = 0.2 + 0.2 * len(series), 0.75, 0.35 if len(series) > 1 else 0.0
+    label_inch = 0.2 + 0.085 * max(len(method) for method in methods)
+    width, value_inch = 9.0, 0.6
+    panel_inch = ((width - label_inch) / 2 - value_inch, row_inch * len(methods))
+    height = legend_inch + math.ceil(len(panels) / 2) * (panel_inch[1] + gap_inch)
+    figure = _figure((width, height))
     for index, panel in enumerate(panels):
         line, column = divmod(index, 2)
-        bottom = height - legend_inch - line * (panel_inch + gap_inch) - 0.35 - panel_inch
-        axes = figure.add_axes((0.13 + 0.46 * column, bottom / height, 0.39, panel_inch / height))
-        _draw_intervals(axes, panel, series=series, has_labels=column == 0)
+        left = label_inch + column * (panel_inch[0] + value_inch)
+        bottom = height - legend_inch - line * (panel_inch[1] + gap_inch) - 0.35 - panel_inch[1]
+        box = (left / width, bottom / height, panel_inch[0] / width, panel_inch[1] / height)
+        _draw_intervals(figure.add_axes(box), panel, series=series, has_labels=column == 0)
     if len(series) > 1:
         marks = [Line2D([], [], color=colour, marker="o", linewidth=2.0) for colour in SERIES_COLOURS[: len(series)]]
+        place = (label_inch / width, 1.0)
         figure.legend(
             marks,
-            list(series),
+            series,
             loc="upper left",
-            bbox_to_anchor=(0.12, 1.0),
+            bbox_to_anchor=place,
+            borderaxespad=0.2,
             ncols=len(series),
             frameon=False,
             labelcolor=_INK,
@@ -530,17 +534,7 @@ def _draw_interval(axes: Axes, mark: Interval, *, y: float, colour: str) -> None
     low, high = mark.value if mark.low is None else mark.low, mark.value if mark.high is None else mark.high
     axes.plot([low, high], [y, y], color=colour, linewidth=2.0, solid_capstyle="butt")
     axes.plot([mark.value], [y], marker="o", markersize=6, color=colour)
-    is_left = high > 0.8  # the text stays inside of the panel
-    axes.text(
-        low - 0.02 if is_left else high + 0.02,
-        y,
-        f"{mark.value:.3f}",
-        ha="right" if is_left else "left",
-        va="center",
-        fontsize=9,
-        color=_INK,
-        bbox=_OVER_GRID,
-    )
+    axes.text(1.04, y, f"{mark.value:.3f}", ha="left", va="center", fontsize=9, color=_INK)
 
 
 def draw_training_curves(rows: Sequence[Mapping[str, Any]]) -> bytes:

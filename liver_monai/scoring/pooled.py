@@ -37,8 +37,8 @@ def pooled(
     if n < 2:
         return Estimate(value=float(value), low=nan, high=nan)
     generator = np.random.default_rng(seed)
-    resampled = np.array([parts[:, generator.integers(0, n, n)].sum(axis=1) for _ in range(n_resamples)])
-    ratios = _ratio(resampled.T)
+    drawn = generator.integers(0, n, (n_resamples, n))
+    ratios = _ratio(np.array([part[drawn].sum(axis=1) for part in parts]))
     defined = ratios[~np.isnan(ratios)]
     outside = (1 - CONFIDENCE) / 2
     low, high = np.quantile(defined, [outside, 1 - outside]) if len(defined) else (nan, nan)
