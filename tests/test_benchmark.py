@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liver_monai.data.cases import find_cases
+from liver_monai.data.partition import partition_cases
 from liver_monai.data.phantom import write_phantoms
 from liver_monai.data.store import StoredCase, build_store
 from liver_monai.data.transforms import preprocessing
@@ -324,7 +325,7 @@ def test_a_benchmark_goes_on_as_it_was_begun(cli, phantom_dataset, tmp_path):
 
 
 N_CASES = 12
-EPOCHS = 8
+EPOCHS = 12
 SETTINGS = {
     "learning_rate": 0.004,
     "slabs_per_epoch": 64,
@@ -335,21 +336,24 @@ SETTINGS = {
 }
 """Enough to find livers of patients alike those that were trained on, on a grid so coarse that it takes seconds."""
 
-LEAST_LEAK = 0.0
+N_FOLDS = 3
+OFFSET_HU = -150
+"""Of the scanner of the tested patients. A phantom's liver is where every other's is: without this, slices of one
+patient are no more alike than those of two, and there is nothing to leak."""
 
-HU_OFFSETS = (95, -95, 41, -41, -14, 150, -150, -68, 14, 123, 68, -123)
-"""Added to each phantom, so that patients differ more than slices of one patient do, as scanners and phases have it."""
+LEAST_LEAK = 0.05
+"""Of the IoU; measured 0.22 (five slices) and 0.12 (one)."""
 
 
 @pytest.fixture(scope="module")
 def patients(tmp_path_factory):
-    """Twelve phantoms, each of a scanner of its own."""
+    """Twelve phantoms; those of the fold that tests come from another scanner."""
     folder = tmp_path_factory.mktemp("patients")
     write_phantoms(folder, n_cases=N_CASES, shape=(96, 96, 24), seed=0)
-    for offset_hu, path in zip(HU_OFFSETS, sorted((folder / "imagesTr").iterdir()), strict=True):
-        ct = nib.load(path)
-        voxels = (np.asarray(ct.dataobj).astype(int) + offset_hu).clip(-1024, 3071)
-        nib.save(nib.Nifti1Image(voxels.astype(np.int16), ct.affine, ct.header), path)
+    for case in partition_cases(find_cases(folder), fold=0, n_folds=N_FOLDS).test:
+        ct = nib.load(case.image)
+        voxels = np.maximum(np.asarray(ct.dataobj).astype(int) + OFFSET_HU, -1024)
+        nib.save(nib.Nifti1Image(voxels.astype(np.int16), ct.affine, ct.header), case.image)
     return folder
 
 
@@ -384,7 +388,7 @@ def modified(folder):
 def test_a_benchmark_that_is_killed_goes_on_and_shows_the_leak(cli, patients, own_bundles, tmp_path):
     out = tmp_path / "out"
     command = ["benchmark", "--data", patients, "-o", out, "--bundle", "mobilenet", "--bundle", own_bundles / "flat",
-               "--bundle", own_bundles / "broken", "--folds", 3, "--epochs", EPOCHS, "--show-leak", "--json",
+               "--bundle", own_bundles / "broken", "--folds", N_FOLDS, "--epochs", EPOCHS, "--show-leak", "--json",
                *(text for item in SETTINGS.items() for text in ("--set", "{}={}".format(*item)))]  # fmt: skip
     script = "from liver_monai.cli import main; main()"
     begun = [sys.executable, "-c", script, *map(str, command)]
@@ -412,7 +416,7 @@ def test_a_benchmark_that_is_killed_goes_on_and_shows_the_leak(cli, patients, ow
     assert_nothing_tested_was_trained_on(out / "flat" / "fold0" / "run", kept)
     assert [(row["bundle"], row["case_id"]) for row in content["failed"]] == [("broken", "")]
     assert "NoSuchLoss" in content["failed"][0]["error"]
-    assert [row["n"] for row in content["patients"]] == [N_CASES // 3] * 2
+    assert [row["n"] for row in content["patients"]] == [N_CASES // N_FOLDS] * 2
     assert {path.name for path in out.iterdir() if path.is_file()} == {
         "plan.json", "benchmark.json", "benchmark.md", "report.html", "record.json", "slices.csv", "patients.csv",
         "leak.csv", "patients.png", "leak.png"}  # fmt: skip
