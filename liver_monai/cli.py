@@ -261,6 +261,51 @@ def compare(evaluations: Sequence[Path], out: Path, seed: int, overwrite: bool, 
         _print_json(comparison)
 
 
+@main.command()
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Data set with reference masks.")
+@OUT
+@click.option("--bundle", "bundles", multiple=True, help="A bundle to train; repeatable.  [default: all that ship]")
+@click.option("--epochs", type=FROM_1, help="Length of every training in epochs.")
+@click.option("--minutes", type=ABOVE_0, help="Length of every training in minutes.")
+@click.option(
+    "--folds", "n_folds", type=click.IntRange(min=3), default=5, show_default=True, help="Parts of the cases."
+)
+@click.option("--fold", "folds", type=FROM_0, multiple=True, help="Which part tests; repeatable.  [default: 0]")
+@click.option(
+    "--set", "settings", multiple=True, metavar="ID=VALUE", help="Override a value of every bundle; repeatable."
+)
+@click.option("--show-leak", is_flag=True, help="Train once more on a split by slice, to show what that hides.")
+@click.option("--resume", is_flag=True, help="Keep what is finished in -o and go on.")
+@click.option("--seed", type=FROM_0, default=0, show_default=True, help="Of folds, trainings and intervals.")
+@JSON
+def benchmark(  # noqa: PLR0913  # one argument an option
+    data: Path,
+    out: Path,
+    bundles: Sequence[str],
+    epochs: int | None,
+    minutes: float | None,
+    n_folds: int,
+    folds: Sequence[int],
+    settings: Sequence[str],
+    show_leak: bool,
+    resume: bool,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Train bundles on the same patients under the same budget; score them by slice and by patient."""
+    from liver_monai.benchmark import run_benchmark
+    from liver_monai.engine.benchmark import budget
+    from liver_monai.engine.trial import Plan
+    from liver_monai.model.bundle import parse_override
+
+    overrides = dict(parse_override(text) for text in settings) | budget(epochs=epochs, minutes=minutes)
+    plan = Plan(data=data.expanduser().resolve(), out=out, n_folds=n_folds, seed=seed, overrides=overrides)
+    content = run_benchmark(plan, bundles=bundles, folds=folds or (0,), show_leak=show_leak, resume=resume, say=_say)
+    if as_json:
+        _print_json(content)
+    _exit_for(len(content["slices"]) + len(content["failed"]), len(content["failed"]))
+
+
 @main.group()
 def bundle() -> None:
     """List, make, check and pack bundles."""

@@ -1,4 +1,7 @@
-"""A report as one HTML file: it opens offline, asks nobody for anything, runs no script, and prints on A4."""
+"""A report as one HTML file: it opens offline, asks nobody for anything, runs no script, and prints on A4.
+
+Its tables can be written as Markdown, too.
+"""
 
 from __future__ import annotations
 
@@ -112,6 +115,24 @@ def write_page(
     )
     with whole_file(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
+
+
+def write_markdown(path: Path, *, title: str, paragraphs: Sequence[str], tables: Sequence[Table]) -> str:
+    """Write paragraphs and tables as Markdown, whole or not at all, and return the text."""
+    parts = [f"# {title}", *paragraphs, *(_markdown_table(table) for table in tables)]
+    text = "\n\n".join(parts) + "\n"
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return text
+
+
+def _markdown_table(table: Table) -> str:
+    view = _TableView.of(table)
+    heads = [name for name, _ in view.columns]
+    rules = ["---:" if is_number else "---" for _, is_number in view.columns]
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in (heads, rules, *view.rows)]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n\n".join(part for part in (f"## {view.title}", "\n".join(lines), view.note) if part)
 
 
 def _template() -> Template:
