@@ -9,7 +9,8 @@ import nibabel as nib
 import numpy as np
 from nibabel.openers import ImageOpener
 
-from liver_monai.io.volumes import NIFTI_SUFFIXES
+from liver_monai.io.nifti import is_nifti
+from liver_monai.io.volumes import Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +31,12 @@ class StoredHeader:
     sform: np.ndarray | None
 
 
-def read_stored_header(path: Path) -> StoredHeader | None:
+def read_stored_header(source: Source) -> StoredHeader | None:
     """The header as stored; ``None`` for other formats, which say each thing once."""
-    if not path.is_file() or not path.name.lower().endswith(NIFTI_SUFFIXES):
+    if not isinstance(source, (str, Path)) or not is_nifti(source):
         return None
-    header = nib.load(path).header
-    with ImageOpener(path) as file:
+    header = nib.load(source).header
+    with ImageOpener(source) as file:
         stored = type(header).from_fileobj(file, check=False)  # nibabel's check mends zero and negative spacings
     x, y, z = (float(value) for value in stored["pixdim"][1:4])
     return StoredHeader(

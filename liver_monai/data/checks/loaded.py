@@ -15,7 +15,8 @@ from liver_monai.data.cases import Case
 from liver_monai.data.checks.header import StoredHeader, read_stored_header
 from liver_monai.data.checks.measures import Blocks, Histogram
 from liver_monai.errors import InputError, one_line
-from liver_monai.io.volumes import DAMAGED, read_volume, require_same_grid
+from liver_monai.io.nifti import DAMAGED
+from liver_monai.io.volumes import Source, is_volume_file, read_mask, read_volume, require_same_grid
 from liver_monai.spec import LABELS, LIVER, TUMOR
 
 CONNECTED_BY_CORNERS = np.ones((3, 3, 3), dtype=bool)
@@ -41,7 +42,7 @@ class LoadedCase:
         self.affine = np.eye(4) if volume is None else np.asarray(volume.affine, dtype=np.float64)
         self.image = np.zeros((0, 0, 0), np.int16) if volume is None else volume[0].numpy()
         if case.label is not None:
-            label, self.label_error = _try_read(case.label)
+            label, self.label_error = _try_read_label(case.label, volume)
             self.label = None if label is None else label[0].numpy()
             if label is not None and volume is not None:
                 self.grid_error = _grid_error(label, volume)
@@ -138,9 +139,19 @@ class LoadedCase:
         return np.asarray(np.sort(np.bincount(parts.ravel())[1:])[::-1] * self.voxel_ml)
 
 
-def _try_read(path: Path) -> tuple[MetaTensor | None, str]:
+def _try_read(source: Source) -> tuple[MetaTensor | None, str]:
     try:
-        return read_volume(path), ""
+        return read_volume(source), ""
+    except (InputError, *DAMAGED) as error:
+        return None, one_line(error)
+
+
+def _try_read_label(path: Path, volume: MetaTensor | None) -> tuple[MetaTensor | None, str]:
+    """A file's values as they are, be they labels or not; of DICOM, only the segments of liver and tumour."""
+    if is_volume_file(path):
+        return _try_read(path)
+    try:
+        return read_mask(path, grid=volume), ""
     except (InputError, *DAMAGED) as error:
         return None, one_line(error)
 

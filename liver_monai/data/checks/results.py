@@ -21,6 +21,7 @@ from liver_monai.data.checks.dataset import DataSet
 from liver_monai.data.checks.findings import SEVERITIES, CaseReport, Finding, worst_severity
 from liver_monai.data.checks.thumbnail import Thumbnail
 from liver_monai.io.files import whole_file
+from liver_monai.io.volumes import files_of
 
 
 def write_case(folder: Path, case: Case, report: CaseReport) -> None:
@@ -64,8 +65,8 @@ def _case_file(folder: Path, case: Case) -> Path:
 
 def _state(case: Case) -> dict[str, Any]:
     """Files by name, size and time of change; of a folder, all files in it. And the version that checked them."""
-    roots = [path for path in (case.image, case.label) if path is not None]
-    files = [file for root in roots for file in ([root] if root.is_file() else sorted(root.rglob("*")))]
+    sources = [source for source in (case.image, case.label) if source is not None]
+    files = [file for source in sources for file in files_of(source)]
     return {"version": __version__, "files": [[str(file), *_size_and_time(file)] for file in files]}
 
 

@@ -41,9 +41,12 @@ def find_scans(paths: Sequence[Path], *, excludes: Path | None = None) -> tuple[
 def _scans_of(path: Path) -> list[Case]:
     if path.is_dir() and _is_labelled(path):
         return find_cases(path)
-    if path.is_dir() and not any(path.rglob("*.nii*")):
-        return [Case(case_id=path.resolve().name, image=path)]
-    return find_images([path])
+    try:
+        return find_images([path])
+    except InputError:
+        if not path.exists():
+            raise
+        return [Case(case_id=path.resolve().name, image=path)]  # why it cannot be read becomes its finding
 
 
 def _is_labelled(folder: Path) -> bool:
