@@ -149,7 +149,10 @@ def test_weights_and_store_stay_behind(tmp_path):
         ({"learning_rate": "fast"}, r"--set learning_rate=fast: expected a number such as 0\.\d+"),
         ({"spec#slab_size": "five"}, r"--set spec#slab_size=five: expected a number such as 5"),
         ({"spec": 3}, r'--set spec=3: expected an object with a "_target_"; .* set as in spec#encoder='),
-        ({"spec": {"encoder": "resnet18"}}, r'--set spec={"encoder": "resnet18"}: expected an object with a "_target_"'),
+        (
+            {"spec": {"encoder": "resnet18"}},
+            r'--set spec={"encoder": "resnet18"}: expected an object with a "_target_"',
+        ),
         ({"spec": {"_target_": "liver_monai.spec.ModelSpec"}}, r"inference\.json: its spec cannot be read .*'encoder'"),
         ({"spec#roi_size": 128}, r"--set spec#roi_size=128: expected a list such as \[256, 256\]"),
         ({"train#trainer": "none"}, r"--set train#trainer=none: expected an object"),

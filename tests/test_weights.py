@@ -140,7 +140,9 @@ SPOILERS = [no_weights, empty, cut_short, other_layers, other_shapes, no_state_d
 def test_a_file_that_is_not_the_one_that_was_saved_is_refused_in_one_line(weights, spoil):
     spoil(weights)
 
-    with pytest.raises(InputError, match=r"model\.pt: is damaged or was replaced, .* SHA-256 .* model\.json") as refusal:
+    with pytest.raises(
+        InputError, match=r"model\.pt: is damaged or was replaced, .* SHA-256 .* model\.json"
+    ) as refusal:
         check_weights(weights, spec=SPEC)
 
     assert "\n" not in str(refusal.value)
