@@ -59,7 +59,8 @@ def _slice(plane, affine, z, series_uid, series_number, acquisition, instance) -
     dataset.PixelSpacing = ds(between_rows_mm, between_columns_mm)
     dataset.SliceThickness = ds(np.linalg.norm(lps[:3, 2]))[0]
     dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = INTERCEPT_HU, 1, "HU"
-    set_pixels(dataset, (plane.T.astype(int) - INTERCEPT_HU).astype(np.uint16))
+    stored = plane.T.astype(int) - INTERCEPT_HU
+    set_pixels(dataset, stored.astype(np.uint16 if stored.min() >= 0 else np.int16))
     return dataset
 
 

@@ -249,6 +249,7 @@ def test_a_segmentation_of_other_structures_is_refused(unpacked):
 # our own export of a real scan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("order", "syntax"), [(1, None), (-1, None), (1, "RLELossless"), (-1, "JPEG2000Lossless")])
 def test_an_export_of_a_real_ct_comes_back_exact(real_data, tmp_path, order, syntax):
     image = nib.load(real_data / "ircadb17" / "ircadb17_ct.nii.gz")
