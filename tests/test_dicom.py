@@ -344,6 +344,12 @@ def dcm_copy(dataset):
     return twin
 
 
+def sent_again_later(slices):
+    twin = dcm_copy(slices[3])
+    twin.AcquisitionNumber = 2
+    slices.append(twin)
+
+
 def uneven(slices):
     slices[5].ImagePositionPatient[2] += 0.4
 
@@ -421,6 +427,7 @@ def unknown_syntax(slices):
         (missing, r"slices are missing at z = {z[4]:.6g} mm, where the others lie 17.3 mm apart"),
         (two_missing, r"slices are missing at z = {z[2]:.6g}, {z[7]:.6g} mm"),
         (duplicate, r"more than one slice at z = {z[3]:.6g} mm"),
+        (sent_again_later, r"more than one slice at z = {z[3]:.6g} mm"),
         (uneven, r"the one at z = {moved:.6g} mm is 0.4 mm off an even stack, more than 0.1 mm"),
         (sideways, r"the one at z = {z[5]:.6g} mm is 0.4 mm off an even stack"),
         (no_rescale, r"IM0002 has no RescaleSlope and RescaleIntercept \(1 of 10 slices\)"),

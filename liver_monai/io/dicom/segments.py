@@ -25,7 +25,7 @@ SNOMED = {
     "10200004": LIVER,  # liver
     "T-62000": LIVER,
     "108369006": TUMOR,  # neoplasm
-    "M-80000": TUMOR,
+    "M-8FFFF": TUMOR,
     "372087000": TUMOR,  # primary malignant neoplasm
     "86049000": TUMOR,
     "M-80003": TUMOR,

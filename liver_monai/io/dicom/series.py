@@ -89,7 +89,7 @@ class DicomContent:
     others: Counter[str]
 
     def left_out(self) -> str:
-        """``"2 localizers, 1 Segmentation Storage (SEG)"``."""
+        """``"1 localizer, 6 segmentation (SEG)"``."""
         counts = self.others + Counter({"series of 8-bit masks": len(self.masks)})
         return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
 
@@ -239,7 +239,8 @@ def _split_phases(frames: list[Frame]) -> list[list[Frame]]:
         return acquisitions if do_overlap(acquisitions) else [frames]
     for index in range(len(SPLITTING)):
         phases = _by_stamp(frames, index)
-        if len(phases) == most and all(_is_each_position_once(phase) for phase in phases):
+        is_stray = any(len(phase) == 1 for phase in phases) and len(phases) < len(frames)  # one slice is no phase
+        if len(phases) == most and not is_stray and all(_is_each_position_once(phase) for phase in phases):
             return phases
     return _by_order(frames, most) or [frames]
 
