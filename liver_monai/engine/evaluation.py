@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from nibabel.orientations import io_orientation
 
-from liver_monai.data.cases import Case
+from liver_monai.data.cases import Case, Reference
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.files import whole_file, write_json
 from liver_monai.io.volumes import read_mask, require_same_grid
@@ -30,7 +30,7 @@ from liver_monai.scoring.protocols import summarize as summarize_cases
 class Score:
     """One case: what its masks say, or the error why they say nothing."""
 
-    case: Case
+    case: Case | Reference
     prediction: Path | None
     result: CaseScore | None = None
     error: str = ""
@@ -38,7 +38,7 @@ class Score:
 
 def evaluate(
     predictions: dict[str, Path],
-    references: Sequence[Case],
+    references: Sequence[Case | Reference],
     *,
     protocol: str = "lits",
     tolerance_mm: float = TOLERANCE_MM,
@@ -171,14 +171,14 @@ def _score_alone(task: tuple[Any, ...]) -> Score:
         return Score(case=task[0], prediction=task[1], error="its process was killed, perhaps for want of memory")
 
 
-def _try_case(case: Case, prediction: Path | None, protocol: str, tolerance_mm: float) -> Score:
+def _try_case(case: Case | Reference, prediction: Path | None, protocol: str, tolerance_mm: float) -> Score:
     try:
         return _score_case(case, prediction, protocol, tolerance_mm)
     except (InputError, OSError, ValueError, MemoryError) as error:
         return Score(case=case, prediction=prediction, error=one_line(error))
 
 
-def _score_case(case: Case, prediction: Path | None, protocol: str, tolerance_mm: float) -> Score:
+def _score_case(case: Case | Reference, prediction: Path | None, protocol: str, tolerance_mm: float) -> Score:
     if case.label is None:
         raise InputError(f"{case.case_id}: has no reference mask")
     if prediction is None:

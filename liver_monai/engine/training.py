@@ -10,7 +10,7 @@ from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
-from liver_monai.data.cases import find_cases
+from liver_monai.data.preparation import open_dataset
 from liver_monai.data.splits import Split
 from liver_monai.engine.device import keep_freed_memory
 from liver_monai.errors import InputError, one_line, root_cause
@@ -30,7 +30,7 @@ def train(
 
     Args:
         bundle: name of a shipped bundle, or a folder; with ``resume`` the run itself is taken.
-        data: data set with reference masks; with ``resume``, ``None`` means the one the run began with.
+        data: data set with reference masks, or a store; with ``resume``, ``None`` means the one the run began with.
         out: the run's folder, new unless ``resume``.
         overrides: config ids and their values, written into the run's configs.
         resume: go on from the last checkpoint, or from the beginning where there is none yet.
@@ -43,7 +43,7 @@ def train(
     """
     run = Path(out).expanduser().resolve()
     if data is not None:
-        find_cases(data)  # before anything is written
+        open_dataset(data)  # before anything is written
     if resume:
         _require_run(run)
         override_bundle(run, overrides or {})
@@ -95,9 +95,10 @@ def _write_training_record(run: Path, split: Split) -> None:
     cases = [*split.train, *split.validation]
     write_record(
         run / "record.json",
-        inputs=[path for case in cases for path in (case.image, case.label) if path is not None],
+        inputs=[path for case in cases for path in (case.image, case.label) if path is not None and path.is_file()],
         train=[case.case_id for case in split.train],
         validation=[case.case_id for case in split.validation],
+        excluded=split.excluded,
     )
 
 

@@ -50,6 +50,16 @@ def find_bundle(bundle: str | Path) -> Path:
     raise InputError(f"{bundle}: no such bundle or folder; {known}")
 
 
+def read_spec(bundle: str | Path) -> ModelSpec:
+    """The spec that a bundle's configs declare.
+
+    Raises:
+        InputError: no such bundle.
+    """
+    folder = find_bundle(bundle)
+    return _spec({"inference.json": read_config(folder / "configs" / "inference.json")})
+
+
 def copy_bundle(bundle: Path, run: Path, overrides: Mapping[str, Any]) -> None:
     """Copy a bundle to a run's folder, without weights, and write the overrides into its configs.
 
