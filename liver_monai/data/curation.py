@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from liver_monai.data.cases import Case
 from liver_monai.data.layouts import find_cases
 from liver_monai.errors import InputError, nearest
+from liver_monai.io.tables import read_table
 
 EXCLUDES, SPACING_OVERRIDES = "excludes.csv", "spacing_overrides.csv"
 """Honoured by themselves where they lie beside the data."""
@@ -74,7 +74,7 @@ def read_spacing_overrides(path: Path, *, known: Iterable[str]) -> dict[str, tup
             x, y, z = (float(row[axis]) for axis in "xyz")
         except ValueError:
             x = y = z = 0.0
-        if not (min(x, y, z) > 0 and max(x, y, z) < MAX_SPACING_MM):
+        if not all(0 < mm < MAX_SPACING_MM for mm in (x, y, z)):
             raise InputError(
                 f"{path}: case '{row['case_id']}' has the spacing {row['x']}, {row['y']}, {row['z']}; it must be three "
                 f"numbers of millimetres above 0 and below {MAX_SPACING_MM}"
@@ -88,17 +88,7 @@ MAX_SPACING_MM = 100
 
 
 def _rows(path: Path, *, columns: Sequence[str], known: set[str]) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True, restval="")
-            rows = list(reader)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: is not CSV in UTF-8 ({error})") from error
-    missing = [name for name in columns if name not in (reader.fieldnames or ())]
-    if missing:
-        raise InputError(f"{path}: lacks the column {missing[0]}; it must have {', '.join(columns)}")
+    rows = read_table(path, columns=columns)
     for row in rows:
         if row["case_id"] not in known:
             raise InputError(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +10,7 @@ import numpy as np
 
 from liver_monai.data.cases import Case
 from liver_monai.errors import InputError
-from liver_monai.io.files import whole_file
+from liver_monai.io.tables import read_table, write_table
 
 N_FOLDS = 5
 COLUMNS = ("case_id", "patient_id", "fold", "burden")
@@ -63,14 +61,12 @@ def write_folds(
     path: Path, cases: Iterable[Case], folds: Mapping[str, int], *, burden: Mapping[str, float] | None = None
 ) -> None:
     """Write the fold of every case as CSV: case_id, patient_id, fold, burden."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    for case in cases:
-        share = (burden or {}).get(case.case_id)
-        writer.writerow((case.case_id, case.patient_id, folds[case.case_id], "" if share is None else round(share, 6)))
-    with whole_file(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+    rows = [(case, folds[case.case_id], (burden or {}).get(case.case_id)) for case in cases]
+    write_table(
+        path,
+        [(case.case_id, case.patient_id, fold, "" if share is None else round(share, 6)) for case, fold, share in rows],
+        columns=COLUMNS,
+    )
 
 
 def read_folds(path: Path, cases: Sequence[Case]) -> dict[str, int]:
@@ -79,13 +75,11 @@ def read_folds(path: Path, cases: Sequence[Case]) -> dict[str, int]:
     Raises:
         InputError: no such file, a fold that is no number from 0 on, or a patient of these cases in two folds.
     """
-    rows = _rows(path)
-    try:
-        known = {row["case_id"]: int(row["fold"]) for row in rows}
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: every row needs a case_id and a fold, a number from 0 on ({error})") from error
-    if min(known.values(), default=0) < 0:
-        raise InputError(f"{path}: holds a fold below 0; folds count from 0")
+    known = {}
+    for row in read_table(path, columns=("case_id", "fold")):
+        if not row["fold"].isdecimal():
+            raise InputError(f"{path}: the fold of '{row['case_id']}' is '{row['fold']}'; folds are numbers from 0 on")
+        known[row["case_id"]] = int(row["fold"])
     folds = {case.case_id: known[case.case_id] for case in cases if case.case_id in known}
     _require_whole_patients(path, cases, folds)
     return folds
@@ -103,13 +97,3 @@ def _require_whole_patients(path: Path, cases: Sequence[Case], folds: Mapping[st
                 f"{path}: '{other_id}' and '{case.case_id}' are scans of the patient '{case.patient_id}', but in the "
                 f"folds {other_fold} and {fold}; scores would be those of a patient the network has seen"
             )
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return list(csv.DictReader(file, skipinitialspace=True))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; give the folds.csv of a store") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: is not CSV in UTF-8 ({error})") from error

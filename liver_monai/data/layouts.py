@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from liver_monai.data.cases import (
     unique,
 )
 from liver_monai.errors import InputError
+from liver_monai.io.tables import read_table
 from liver_monai.io.volumes import is_volume_file, strip_suffix
 from liver_monai.spec import LIVER, TUMOR
 
@@ -69,10 +69,7 @@ def recognize(dataset_dir: str | Path) -> tuple[Layout, list[Case]]:
         cases = layout.find(path)
         if cases:
             return layout, unique(sorted(cases, key=lambda case: natural(case.case_id)))
-    raise InputError(
-        f"{path}: holds no labelled case; expected {_expected()}; found {_contents(path)}. Any data set can be given "
-        "as a CSV list with the columns image and label"
-    )
+    raise InputError(f"{path}: holds no labelled case; expected {_expected()}; found {_contents(path)}")
 
 
 def licence_note(dataset_dir: str | Path) -> str:
@@ -116,7 +113,8 @@ def _listed_cases(path: Path) -> list[Case]:
     """A CSV or JSON file with a row a case; paths are relative to the list."""
     if not path.is_file():
         return []
-    rows = _csv_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path)
+    is_csv = path.suffix.lower() == ".csv"
+    rows: Sequence[Mapping[str, Any]] = read_table(path, columns=("image", "label")) if is_csv else _json_rows(path)
     lacking = [number for number, row in enumerate(rows, start=1) if not row.get("image")]
     if lacking:
         raise InputError(f"{path}: entry {lacking[0]} has no image; every entry needs image and label")
@@ -131,23 +129,7 @@ def _case_of(listing: Path, row: Mapping[str, Any]) -> Case:
     return Case(case_id=case_id, image=image, label=label, patient_id=str(row.get("patient_id") or ""))
 
 
-def _csv_rows(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # Excel begins with a byte-order mark
-            reader = csv.DictReader(file, skipinitialspace=True)
-            rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: is not CSV in UTF-8 ({error})") from error
-    missing = {"image", "label"} - set(reader.fieldnames or ())
-    if missing:
-        raise InputError(
-            f"{path}: lacks the column {min(missing)}; a list has the columns image and label, and may have case_id "
-            "and patient_id"
-        )
-    return rows
-
-
-def _json_rows(path: Path) -> list[dict[str, Any]]:
+def _json_rows(path: Path) -> Sequence[Mapping[str, Any]]:
     content = _read_json(path)
     rows = content.get("training", content.get("cases")) if isinstance(content, dict) else content
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

@@ -57,7 +57,6 @@ def prepare_for_training(dataset_dir: str | Path, *, spec: ModelSpec, store: str
     """
     data = open_dataset(dataset_dir)
     folder = Path(store).expanduser()
-    require_own_store(folder, dataset_dir)
     stored = build_store(data.cases, spec=spec, folder=folder)
     return _finish(folder, dataset_dir, data=data, stored=stored, cases=data.cases)
 
@@ -91,7 +90,9 @@ def prepare(
         InputError: no data set, or a store of another one.
     """
     data = curated_cases(dataset_dir, excludes=excludes, spacing_overrides=spacing_overrides)
-    require_own_store(out, dataset_dir)
+    other = _other_data(out, dataset_dir)
+    if other is not None:
+        raise InputError(f"{out}: is the store of {other}; give {dataset_dir} one of its own")
     licence = licence_note(dataset_dir)
     say(f"licence: {licence}. {WEIGHTS_INHERIT}")
     done: list[Preparation] = []
@@ -116,17 +117,12 @@ def prepare(
     }
 
 
-def require_own_store(folder: Path, dataset_dir: str | Path) -> None:
-    """Refuse a store that another data set was prepared into, if that still is where it was.
-
-    Raises:
-        InputError: names both.
-    """
+def _other_data(folder: Path, dataset_dir: str | Path) -> Path | None:
+    """The data set that a store was prepared from, if it is another one and still is where it was."""
     if not is_store(folder) or folder.resolve() == _resolved(dataset_dir):
-        return
+        return None
     other = Path(_index(folder)["dataset"])
-    if other.exists() and other != _resolved(dataset_dir):
-        raise InputError(f"{folder}: is the store of {other}; give {dataset_dir} one of its own")
+    return other if other.exists() and other != _resolved(dataset_dir) else None
 
 
 def _finish(
@@ -140,10 +136,14 @@ def _finish(
     licence: str = "",
     seed: int = 0,
 ) -> PreparedData:
-    """Write folds and index, the index last: where it is, the store is whole. A store that is used stays as it is."""
+    """Write folds and index, the index last: where it is, the store is whole.
+
+    A store that is only used, or used for another data set's cases, too, stays as it is.
+    """
     burden = {case.case_id: case.burden for case in stored}
-    folds = _stable_folds(folder / FOLDS, cases, burden=burden, seed=seed)
-    if not is_store(dataset_dir):
+    is_own = _other_data(folder, dataset_dir) is None
+    folds = _stable_folds(folder / FOLDS if is_own else None, cases, burden=burden, seed=seed)
+    if is_own and not is_store(dataset_dir):
         write_folds(folder / FOLDS, cases, folds, burden=burden)
         write_json(
             folder / INDEX,
@@ -158,9 +158,11 @@ def _finish(
     return PreparedData(cases=list(cases), folds=folds, excluded=data.excluded)
 
 
-def _stable_folds(path: Path, cases: Sequence[Case], *, burden: Mapping[str, float], seed: int) -> dict[str, int]:
+def _stable_folds(
+    path: Path | None, cases: Sequence[Case], *, burden: Mapping[str, float], seed: int
+) -> dict[str, int]:
     """Patients stay in the fold they are in; new ones are dealt out."""
-    known = read_folds(path, cases) if path.is_file() else {}
+    known = read_folds(path, cases) if path is not None and path.is_file() else {}
     if len(known) == len(cases):
         return known
     kept = {case.patient_id: known[case.case_id] for case in cases if case.case_id in known}
