@@ -30,7 +30,9 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise click.ClickException("interrupted; what is finished is kept, go on with --resume") from None
+            raise click.ClickException(
+                "interrupted; what is finished is kept, go on with --resume (prepare: run it again)"
+            ) from None
         except Exception as error:
             if isinstance(root_cause(error), InputError):  # MONAI wraps what a transform or a config raises
                 raise click.ClickException(one_line(error)) from error
