@@ -93,7 +93,8 @@ def preprocessing(spec: ModelSpec) -> Compose:
 
 def model_grid(spec: ModelSpec) -> Compose:
     """From the paths of a CT and its label to both on the model grid, in HU: what the store keeps for training."""
-    return Compose([LoadImageVolumed(("image", "label")), to_grid(spec)])
+    # flat, because MONAI's caching data sets take a nested Compose for random and would do it anew each time
+    return Compose([LoadImageVolumed(("image", "label")), *to_grid(spec).transforms])
 
 
 def to_grid(spec: ModelSpec) -> Compose:
