@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from liver_monai.data.cases import find_cases
+from liver_monai.data.preparation import open_dataset
 from liver_monai.engine.benchmark import (
     WITHOUT_END,
     failures,
@@ -59,7 +59,7 @@ def run_benchmark(
     trained = [trial for trial, result in zip(trials, results, strict=True) if "error" not in result]
     leaks = [try_trial(run_leak, trial, say=say) for trial in trained] if show_leak else []
     content = {
-        "n": len(find_cases(plan.data)),
+        "n": len(open_dataset(plan.data).cases),
         "folds": list(dict.fromkeys(folds)),
         "n_folds": plan.n_folds,
         "budget": _budget_in_words(plan.overrides),

@@ -34,7 +34,9 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise click.ClickException("interrupted; what is finished is kept, go on with --resume") from None
+            raise click.ClickException(
+                "interrupted; what is finished is kept, go on with --resume (prepare: run it again)"
+            ) from None
         except Exception as error:
             if isinstance(root_cause(error), InputError):  # MONAI wraps what a transform or a config raises
                 raise click.ClickException(one_line(error)) from error
@@ -110,21 +112,72 @@ def check(
 
 
 @main.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=FOLDER, required=True, help="Folder of the store.")
+@click.option("--bundle", default="mobilenet", show_default=True, help="Whose grid; bundles of one grid share a store.")
+@click.option(
+    "--excludes", type=click.Path(path_type=Path), help="CSV: case_id, reason.  [default: excludes.csv in DATA]"
+)
+@click.option(
+    "--spacing-overrides",
+    type=click.Path(path_type=Path),
+    help="CSV: case_id, x, y, z in mm, where headers lie.  [default: spacing_overrides.csv in DATA]",
+)
+@click.option("--jobs", type=FROM_1, help="Cases at a time.  [default: by cores and cases]")
+@click.option("--seed", type=FROM_0, default=0, show_default=True, help="Of the folds.")
+@JSON
+def prepare(
+    data: Path,
+    out: Path,
+    bundle: str,
+    excludes: Path | None,
+    spacing_overrides: Path | None,
+    jobs: int | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Bring a data set to a bundle's grid once, for training; run again, it goes on where it stopped."""
+    from liver_monai.data.preparation import prepare as prepare_data
+    from liver_monai.model.bundle import find_bundle, read_spec
+
+    done = prepare_data(
+        data,
+        spec=read_spec(find_bundle(bundle)),
+        out=out,
+        excludes=excludes,
+        spacing_overrides=spacing_overrides,
+        jobs=jobs,
+        seed=seed,
+        say=_say,
+    )
+    if as_json:
+        _print_json(done)
+    _say(f"{done['n']} cases in {out}, {len(done['excluded'])} excluded, {done['n_failed']} failed")
+    _exit_for(done["n"] + done["n_failed"], done["n_failed"])
+
+
+@main.command()
 @click.option("--bundle", help=f"{BUNDLE_HELP}  [default: mobilenet]")
-@click.option("--data", type=click.Path(path_type=Path), help="Data set with reference masks: MSD or LiTS layout.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Data set with reference masks in any layout, or a store."
+)
 @OUT
-@click.option("--fold", type=FROM_0, help="Which fifth of the cases is held back for validation.  [default: 0]")
+@click.option("--store", type=FOLDER, help="Where prepared cases are kept, to share them.  [default: in -o]")
+@click.option("--fold", type=FROM_0, help="Which fifth of the patients is held back for validation.  [default: 0]")
+@click.option("--folds", type=click.Path(path_type=Path), help="CSV with case_id and fold.  [default: the store's]")
 @click.option("--epochs", type=FROM_1, help="Length of the training in epochs.")
 @click.option("--minutes", type=ABOVE_0, help="Length of the training in minutes; the schedule fits itself to it.")
 @click.option("--resume", is_flag=True, help="Go on with the training in -o.")
 @click.option(
     "--set", "settings", multiple=True, metavar="ID=VALUE", help="Override a value of the bundle; repeatable."
 )
-def train(
+def train(  # noqa: PLR0913  # its options
     bundle: str | None,
     data: Path | None,
     out: Path,
+    store: Path | None,
     fold: int | None,
+    folds: Path | None,
     epochs: int | None,
     minutes: float | None,
     resume: bool,
@@ -137,8 +190,10 @@ def train(
     if data is None and not resume:
         raise click.UsageError("--data is missing; give the folder of a data set")
     overrides = dict(parse_override(text) for text in settings)
+    paths = {"store_dir": store, "folds": folds}
     chosen = {"fold": fold, "max_epochs": epochs, "minutes": minutes}
     overrides |= {name: value for name, value in chosen.items() if value is not None}
+    overrides |= {name: str(path.expanduser().resolve()) for name, path in paths.items() if path is not None}
     if minutes is not None and epochs is None:
         overrides["max_epochs"] = 1_000_000  # minutes alone end the training
     run = train_bundle(bundle=bundle, data=data, out=out, overrides=overrides, resume=resume)

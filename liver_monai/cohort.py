@@ -10,13 +10,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from liver_monai.data.cases import find_images, find_masks, find_references
+from liver_monai.data.cases import find_images, find_masks
 from liver_monai.data.checks.dataset import DataSet
 from liver_monai.data.checks.findings import SEVERITIES, CaseReport, Finding
 from liver_monai.data.checks.results import read_case, summarize, write_case
 from liver_monai.data.checks.run import examine
 from liver_monai.data.checks.sources import find_scans
 from liver_monai.data.checks.table import check_dataset
+from liver_monai.data.layouts import find_references
 from liver_monai.engine.comparison import compare, read_evaluations, write_comparison
 from liver_monai.engine.evaluation import Score, evaluate, lesion_rows, score_row, write_csv, write_scores
 from liver_monai.engine.inference import Prediction, predict
@@ -288,7 +289,7 @@ def _facts(score: Score) -> dict[str, str]:
 
 def _worst_first(scores: Sequence[Score]) -> list[Score]:
     """Scored cases whose CT is known, by the sum of their Dice; what is not defined counts as perfect."""
-    drawable = [score for score in scores if not score.error and score.case.image not in (None, score.case.label)]
+    drawable = [score for score in scores if not score.error and score.case.image is not None]
 
     def quality(score: Score) -> float:
         row = score_row(score)
@@ -299,6 +300,8 @@ def _worst_first(scores: Sequence[Score]) -> list[Score]:
 
 
 def _score_picture(score: Score) -> CasePicture:
+    if score.case.image is None:
+        raise ValueError(f"case {score.case.case_id} has no CT to draw")
     masks = {"prediction": score.prediction, "reference": score.case.label}
     return CasePicture(
         case_id=score.case.case_id,

@@ -17,10 +17,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liver_monai.data.cases import find_cases
+from liver_monai.data.cases import Case
+from liver_monai.data.layouts import find_cases
 from liver_monai.data.partition import partition_cases
 from liver_monai.data.phantom import write_phantoms
-from liver_monai.data.store import StoredCase, build_store
+from liver_monai.data.store import build_store
 from liver_monai.data.transforms import preprocessing
 from liver_monai.engine.benchmark import budget, failures, leak_table, patient_table, slice_table
 from liver_monai.engine.slice_loss import slice_losses
@@ -71,12 +72,15 @@ class Constant(torch.nn.Module):
         return self.logits[None, :, None, None].expand(len(slabs), -1, height, width)
 
 
-def test_losses_by_hand():
+def test_losses_by_hand(tmp_path):
     """Of four slices the first has no liver and the last nothing else; the tumour counts as liver."""
     label = np.zeros((4, 20, 10), np.uint8)
     label[1, :5], label[2, :10], label[2, 2:4], label[3] = 1, 1, 2, 1
-    case = StoredCase(case_id="a", image=np.zeros(label.shape, np.int16), label=label, slices_with={})
-    spec = ModelSpec(encoder="resnet34", slab_size=3)
+    paths = {name: tmp_path / f"{name}.nii" for name in ("image", "label")}
+    for name, voxels in (("image", np.zeros(label.shape, np.int16)), ("label", label)):
+        nib.save(nib.Nifti1Image(voxels.transpose(1, 2, 0), np.eye(4)), paths[name])
+    spec = ModelSpec(encoder="resnet34", slab_size=3, spacing_mm=(1, 1, 1))
+    (case,) = build_store([Case(case_id="a", **paths)], spec=spec, folder=tmp_path / "store")
 
     losses = slice_losses(Constant(0.5, 0.3, 0.2), case, spec=spec, device=CPU)
     assert losses == pytest.approx([log(2), log(2)])
@@ -95,7 +99,7 @@ def test_a_loss_is_that_of_what_prediction_shows_the_network(phantom_dataset, tm
     volume = preprocessing(spec)(case.to_item())["image"].as_tensor()[0]
     expected = []
     for z in range(volume.shape[2]):
-        is_liver = torch.from_numpy(stored.label[z] > 0)
+        is_liver = torch.from_numpy(stored.label()[z] > 0)
         if 0 < is_liver.sum() < is_liver.numel():
             slab = torch.stack([volume[:, :, min(max(k, 0), volume.shape[2] - 1)] for k in (z - 1, z, z + 1)])
             p = network(slab[None])[0].softmax(dim=0)
@@ -296,7 +300,7 @@ def test_a_budget(given, expected):
     [
         (["--bundle", "mobilnet"], "did you mean 'mobilenet'"),
         (["--bundle", "mobilenet", "--bundle", "mobilenet"], "--bundle mobilenet: two have this name"),
-        (["--fold", "4"], "fold is 4; 4 cases make the folds 0 to 3"),
+        (["--fold", "4"], "fold is 4; 4 patients make the folds 0 to 3"),
         (["--set", "max_epoch=3"], "did you mean 'max_epochs'"),
         (["--set", "spec#slab_size=2"], "slab_size is 2"),
         (["--data", "nowhere"], "nowhere: no such folder"),
@@ -342,7 +346,7 @@ OFFSET_HU = -150
 patient are no more alike than those of two, and there is nothing to leak."""
 
 LEAST_LEAK = 0.05
-"""Of the IoU; measured 0.22 (five slices) and 0.12 (one)."""
+"""Of the IoU; measured 0.10 to 0.22 with three seeds, five slices and one."""
 
 
 @pytest.fixture(scope="module")

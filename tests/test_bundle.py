@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from liver_monai.data.cases import find_cases
+from liver_monai.data.layouts import find_cases
 from liver_monai.data.slabs import slab_view
 from liver_monai.data.transforms import preprocessing
 from liver_monai.engine.inference import segment

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from monai.data import DataLoader
 from monai.utils import set_determinism
 
-from liver_monai.data.cases import Case, find_cases
+from liver_monai.data.cases import Case
 from liver_monai.data.draws import AIR_HU, CENTRED_ON, DrawSampler, SlabDataset
+from liver_monai.data.layouts import find_cases
 from liver_monai.data.slabs import slab_view
 from liver_monai.data.transforms import model_grid, preprocessing
 from liver_monai.spec import LIVER, TUMOR, ModelSpec
@@ -204,10 +205,10 @@ def test_numbers_go_on_from_epoch_to_epoch(numbered):
 
 def test_the_store_is_left_as_it_was(numbered):
     dataset = draw(numbered, make_spec(), transform=None)
-    before = dataset.cases[0].image.copy(), dataset.cases[0].label.copy()
+    before = dataset.cases[0].image(), dataset.cases[0].label()
 
     for number in range(20):
         dataset[number]
 
-    np.testing.assert_array_equal(dataset.cases[0].image, before[0])
-    np.testing.assert_array_equal(dataset.cases[0].label, before[1])
+    np.testing.assert_array_equal(dataset.cases[0].image(), before[0])
+    np.testing.assert_array_equal(dataset.cases[0].label(), before[1])

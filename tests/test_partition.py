@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -10,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liver_monai.data.cases import Case, find_cases
+from liver_monai.data.cases import Case
+from liver_monai.data.layouts import find_cases
 from liver_monai.data.leak import draw_slices, held_out_slices, split_by_slice
 from liver_monai.data.partition import partition_cases, split_named
-from liver_monai.data.store import build_store
+from liver_monai.data.store import build_store, open_case
 from liver_monai.errors import InputError
 from liver_monai.spec import ModelSpec
 
@@ -53,17 +55,27 @@ def test_the_fold_after_the_tested_one_validates():
 
 @pytest.mark.parametrize(("n", "n_folds"), [(2, 5), (10, 2)])
 def test_three_parts_take_three_folds(n, n_folds):
-    with pytest.raises(InputError, match=f"{n} cases in {n_folds} folds"):
+    with pytest.raises(InputError, match=f"{n} patients in {n_folds} folds"):
         partition_cases(cases_of(n), fold=0, n_folds=n_folds)
 
 
-def test_a_named_split_holds_what_is_named_and_refuses_what_is_not_there(phantom_dataset):
-    split = split_named(phantom_dataset, train=["liver_002", "liver_000"], validation=["liver_003"])
+def test_scans_of_one_patient_stay_together():
+    cases = [replace(case, patient_id=str(number // 2)) for number, case in enumerate(cases_of(12))]
+    for fold in range(3):
+        each = partition_cases(cases, fold=fold, n_folds=3)
+        patients = [{case.patient_id for case in part} for part in (each.train, each.validation, each.test)]
+        assert sum(map(len, patients)) == len(set.union(*patients)) == 6
+
+
+def test_a_named_split_holds_what_is_named_and_refuses_what_is_not_there(phantom_dataset, tmp_path):
+    place = {"spec": SPEC, "store": tmp_path}
+    split = split_named(phantom_dataset, **place, train=["liver_002", "liver_000"], validation=["liver_003"])
 
     assert [case.case_id for case in split.train] == ["liver_002", "liver_000"]
     assert ids(split.validation) == {"liver_003"}
+    assert open_case(split.validation[0], spec=SPEC, folder=tmp_path).case_id == "liver_003"
     with pytest.raises(InputError, match="no labelled case 'liver_9'"):
-        split_named(phantom_dataset, train=["liver_9"], validation=[])
+        split_named(phantom_dataset, **place, train=["liver_9"], validation=[])
 
 
 # The split by slice
@@ -97,9 +109,9 @@ def test_slices_are_drawn_from_every_case_alike():
 def test_patients_train_and_test_at_once_and_that_is_the_leak(phantom_dataset, tmp_path):
     names = {"train": ["liver_000", "liver_001"], "validation": ["liver_002"], "test": ["liver_003"]}
     stored = build_store(find_cases(phantom_dataset), spec=SPEC, folder=tmp_path)
-    depths = {case.case_id: len(case.image) for case in stored}
+    depths = {case.case_id: case.shape[0] for case in stored}
 
-    split = split_by_slice(phantom_dataset, spec=SPEC, store_dir=tmp_path, **names, seed=1)
+    split = split_by_slice(phantom_dataset, spec=SPEC, store=tmp_path, **names, seed=1)
 
     assert ids(split.train) == ids(find_cases(phantom_dataset))
     assert ids(split.validation) == {"liver_002"}
@@ -145,7 +157,7 @@ def test_a_held_out_slice_is_one_that_the_store_did_not_centre_on(tmp_path, flip
 
     slices, _ = held_out_slices(shape, affine, spacing_mm=spec.spacing_mm, n_slices=9, centres=centres)
 
-    trained = {int(stored.image[z][0, 0]) // 10 for z in centres}
+    trained = {int(stored.image(z, z + 1)[0, 0, 0]) // 10 for z in centres}
     assert set(slices) == set(range(9)) - trained
 
 
@@ -154,7 +166,7 @@ def test_nearest_slices_of_another_spacing(phantom_dataset, tmp_path):
     case = find_cases(phantom_dataset)[0]
     (stored,) = build_store([case], spec=SPEC, folder=tmp_path)
     image = nib.load(case.label)
-    n_slices = len(stored.image)
+    n_slices = stored.shape[0]
 
     held = [
         held_out_slices(image.shape, image.affine, spacing_mm=SPEC.spacing_mm, n_slices=n_slices, centres=[z])[0]

@@ -260,16 +260,18 @@ def test_fold_null_trains_on_all_cases(tmp_path, train_quickly):
     done = train_quickly(tmp_path / "run", "--epochs", 1, fold=None, **A_FEW_STEPS)
 
     assert done.exit_code == 0, done.output
-    assert len(list((tmp_path / "run" / "store").glob("*.json"))) == 4
+    assert len(json.loads((tmp_path / "run" / "record.json").read_text())["train"]) == 4
     assert history(tmp_path / "run")[0]["val_mean_dice"] == ""
 
 
-def test_a_case_that_validates_never_enters_the_store(trained_run, phantom_dataset):
-    stored = {file.stem for file in (trained_run / "store").glob("*.json")}
-    cases = {file.name.removesuffix(".nii.gz") for file in (phantom_dataset / "imagesTr").iterdir()}
+def test_the_case_that_validates_is_the_one_that_the_folds_name(trained_run):
+    record = json.loads((trained_run / "record.json").read_text())
+    with (trained_run / "store" / "folds.csv").open(newline="", encoding="utf-8") as file:
+        folds = {row["case_id"]: row["fold"] for row in csv.DictReader(file)}
 
-    assert len(stored) == 3
-    assert stored < cases
+    assert len(record["train"]) == 3
+    assert {case_id for case_id, fold in folds.items() if fold == "0"} == set(record["validation"])
+    assert folds.keys() == {*record["train"], *record["validation"]}
 
 
 # The budget

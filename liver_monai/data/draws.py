@@ -12,7 +12,6 @@ from monai.transforms import Randomizable
 from torch.utils.data import Dataset, DistributedSampler
 
 from liver_monai.data.cases import Case
-from liver_monai.data.slabs import slab_indices
 from liver_monai.data.store import StoredCase, build_store, process_rank
 from liver_monai.data.transforms import augmentation
 from liver_monai.errors import InputError
@@ -66,10 +65,10 @@ class SlabDataset(Dataset[dict[str, torch.Tensor]]):
         rng = np.random.default_rng([self.seed, number])
         case = self.cases[rng.integers(len(self.cases))]
         value, z = _draw_slice(rng, case, centres=None if self.centres is None else self.centres[case.case_id])
-        label = np.asarray(case.label[z])
+        label = case.label(z, z + 1)[0]
         corner = _draw_corner(rng, label, value=value, roi_size=self.spec.roi_size)
-        slices = slab_indices(z, n_slices=len(case.image), slab_size=self.spec.slab_size)
-        slab = np.stack([_crop(case.image[source], corner, self.spec.roi_size, fill=AIR_HU) for source in slices])
+        slices = case.slab(z, slab_size=self.spec.slab_size)
+        slab = np.stack([_crop(plane, corner, self.spec.roi_size, fill=AIR_HU) for plane in slices])
         label = _crop(label, corner, self.spec.roi_size, fill=0)
         if isinstance(self.transform, Randomizable):
             self.transform.set_random_state(seed=int(rng.integers(2**32)))
@@ -111,7 +110,7 @@ def _draw_slice(rng: np.random.Generator, case: StoredCase, *, centres: Sequence
     if centres is not None:
         slices = np.intersect1d(slices, centres)
     if len(slices) == 0:
-        return None, int(rng.integers(len(case.image)) if centres is None else rng.choice(centres))
+        return None, int(rng.integers(case.shape[0]) if centres is None else rng.choice(centres))
     return value, int(rng.choice(slices))
 
 

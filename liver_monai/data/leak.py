@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from nibabel.orientations import io_orientation
 
-from liver_monai.data.cases import find_cases
 from liver_monai.data.partition import choose_cases
+from liver_monai.data.preparation import open_dataset
 from liver_monai.data.splits import Split
 from liver_monai.data.store import build_store
 from liver_monai.spec import ModelSpec
@@ -37,7 +37,7 @@ def split_by_slice(
     dataset_dir: str | Path,
     *,
     spec: ModelSpec,
-    store_dir: str | Path,
+    store: str | Path,
     train: Sequence[str],
     validation: Sequence[str],
     test: Sequence[str],
@@ -52,15 +52,15 @@ def split_by_slice(
     Args:
         dataset_dir: the data set.
         spec: its grid is where slices are counted.
-        store_dir: folder of the store, where the cases are brought to that grid.
+        store: where the cases are kept on that grid.
         train, validation, test: the case ids of a partition by patient.
         seed: another seed draws other slices.
 
     Raises:
         InputError: the data set lacks a case.
     """
-    cases = choose_cases(find_cases(dataset_dir), [*train, *validation, *test], dataset_dir=dataset_dir)
-    n_slices = {case.case_id: len(case.image) for case in build_store(cases, spec=spec, folder=store_dir)}
+    cases = choose_cases(open_dataset(dataset_dir).cases, [*train, *validation, *test], dataset_dir=dataset_dir)
+    n_slices = {case.case_id: case.shape[0] for case in build_store(cases, spec=spec, folder=store)}
     centres = draw_slices(n_slices, n_drawn=sum(n_slices[case_id] for case_id in train), seed=seed)
     return LeakySplit(
         train=[case for case in cases if centres[case.case_id]],

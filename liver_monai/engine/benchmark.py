@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from liver_monai.data.cases import find_cases
+from liver_monai.data.preparation import open_dataset
 from liver_monai.engine.leak_trial import SPLITS
 from liver_monai.engine.trial import PARTS, Plan, Say, Trial
 from liver_monai.errors import InputError, one_line
@@ -68,7 +68,7 @@ def keep_plan(plan: Plan, *, resume: bool) -> None:
     """
     path = plan.out / "plan.json"
     facts = {name: value for name, value in asdict(plan).items() if name != "out"}
-    facts |= {"data": str(plan.data), "cases": [case.case_id for case in find_cases(plan.data)]}
+    facts |= {"data": str(plan.data), "cases": [case.case_id for case in open_dataset(plan.data).cases]}
     if not path.is_file():
         write_json(path, facts)
         return

@@ -17,7 +17,7 @@ import numpy as np
 from monai.data import MetaTensor
 from nibabel.orientations import io_orientation
 
-from liver_monai.data.cases import Case
+from liver_monai.data.cases import Case, Reference
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.files import whole_file, write_json
 from liver_monai.io.probabilities import STRUCTURES, probability_file, read_probabilities
@@ -36,7 +36,7 @@ CALIBRATION_ERRORS = ("ece", "ace", "mce")
 class Score:
     """One case: what its masks say, or the error why they say nothing."""
 
-    case: Case
+    case: Case | Reference
     prediction: Path | None
     result: CaseScore | None = None
     calibrations: dict[str, Calibration] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Score:
 
 def evaluate(
     predictions: dict[str, Path],
-    references: Sequence[Case],
+    references: Sequence[Case | Reference],
     *,
     protocol: str = "lits",
     tolerance_mm: float = TOLERANCE_MM,
@@ -199,7 +199,7 @@ def _score_alone(task: tuple[Any, ...]) -> Score:
 
 
 def _try_case(
-    case: Case, prediction: Path | None, protocol: str, tolerance_mm: float, probabilities: Path | None
+    case: Case | Reference, prediction: Path | None, protocol: str, tolerance_mm: float, probabilities: Path | None
 ) -> Score:
     try:
         score, reference = _score_case(case, prediction, protocol, tolerance_mm)
@@ -210,7 +210,9 @@ def _try_case(
         return Score(case=case, prediction=prediction, error=one_line(error))
 
 
-def _score_case(case: Case, prediction: Path | None, protocol: str, tolerance_mm: float) -> tuple[Score, MetaTensor]:
+def _score_case(
+    case: Case | Reference, prediction: Path | None, protocol: str, tolerance_mm: float
+) -> tuple[Score, MetaTensor]:
     """The score, and the reference that was read."""
     if case.label is None:
         raise InputError(f"{case.case_id}: has no reference mask")

@@ -35,7 +35,7 @@ def run_leak(trial: Trial, *, say: Say) -> dict[str, Any]:
         return read_config(done)
     say(f"{trial}: training on a split by slice, which leaks, to show by how much")
     arguments = _arguments(trial)
-    split = split_by_slice(trial.plan.data, spec=trial.spec, store_dir=trial.store_dir, **arguments)
+    split = split_by_slice(trial.plan.data, spec=trial.spec, store=trial.store, **arguments)
     run = train_trial(trial, trial.folder / "leak" / "run", _overrides(trial, arguments))
     tested = trial.partition().test
     masks = {"by_patient": predict_masks(tested, run=trial.folder / "run", out=trial.folder / "masks")[0]}
@@ -61,7 +61,7 @@ def _arguments(trial: Trial) -> dict[str, Any]:
 def _overrides(trial: Trial, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Components of ``train.json`` that no option of the command line reaches."""
     target = "liver_monai.data.leak.split_by_slice"
-    fixed = {"_target_": target, "dataset_dir": "@dataset_dir", "spec": "@spec", "store_dir": "@store_dir"}
+    fixed = {"_target_": target, "dataset_dir": "@dataset_dir", "spec": "@spec", "store": "@store"}
     dataset = read_config(trial.bundle / "configs" / "train.json")["train"]["dataset"]
     return {"split": {**fixed, **arguments}, "train#dataset": {**dataset, "centres": "$@split.centres"}}
 

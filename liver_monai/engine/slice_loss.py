@@ -26,7 +26,7 @@ def slice_losses(network: torch.nn.Module, case: StoredCase, *, spec: ModelSpec,
         network: in evaluation mode, on ``device``.
         case: image and label on the grid of ``spec``.
     """
-    label = torch.from_numpy(np.array(case.label)) > 0
+    label = torch.from_numpy(case.label()) > 0
     share = label.float().mean(dim=(1, 2))
     counted = torch.nonzero((share > 0) & (share < 1)).flatten()
     slabs = slab_view(_windowed(case, spec), spec.slab_size)
@@ -40,7 +40,7 @@ def slice_losses(network: torch.nn.Module, case: StoredCase, *, spec: ModelSpec,
 def _windowed(case: StoredCase, spec: ModelSpec) -> torch.Tensor:
     """``(H, W, D)`` in [0, 1], as preprocessing shows it."""
     low, high = spec.hu_window
-    image = torch.from_numpy(np.array(case.image, dtype=np.float32))
+    image = torch.from_numpy(case.image().astype(np.float32))
     return ((image - low) / (high - low)).clamp(0, 1).permute(1, 2, 0)
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from liver_monai.data.cases import find_cases
+from liver_monai.data.preparation import open_dataset
 from liver_monai.data.splits import Split
 from liver_monai.engine.device import keep_freed_memory
 from liver_monai.errors import InputError
 from liver_monai.io.record import write_record
+from liver_monai.io.volumes import Source
 from liver_monai.model.bundle import (
     ID_SEPARATOR,
     copy_bundle,
@@ -62,7 +63,7 @@ def train(
     Args:
         bundle: name of a shipped bundle, or a folder; ``None`` is ``DEFAULT_BUNDLE`` or, with ``resume``, the run
             itself, which no other bundle can take the place of.
-        data: data set with reference masks; with ``resume``, ``None`` means the one the run began with.
+        data: data set with reference masks, or a store; with ``resume``, ``None`` means the one the run began with.
         out: the run's folder, new unless ``resume``.
         overrides: config ids and their values, written into the run's configs. A training that has begun can be made
             longer or shorter and see its data otherwise, but keeps what ``UNCHANGEABLE`` names.
@@ -77,7 +78,7 @@ def train(
     """
     run = Path(out).expanduser().resolve()
     if data is not None:
-        find_cases(data)  # before anything is written
+        open_dataset(data)  # before anything is written
     if resume:
         _require_run(run)
         _require_same_bundle(run, bundle)
@@ -116,10 +117,16 @@ def _write_training_record(run: Path, split: Split) -> None:
     cases = [*split.train, *split.validation]
     write_record(
         run / "record.json",
-        inputs=[path for case in cases for path in (case.image, case.label) if path is not None],
+        inputs=[source for case in cases for source in (case.image, case.label) if source and _is_there(source)],
         train=[case.case_id for case in split.train],
         validation=[case.case_id for case in split.validation],
+        excluded=split.excluded,
     )
+
+
+def _is_there(source: Source) -> bool:
+    """Prepared cases may outlive the files that they were made from."""
+    return not isinstance(source, Path) or source.exists()
 
 
 def _require_new(run: Path) -> None:

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from liver_monai.data.cases import Case, find_cases
+from liver_monai.data.cases import Case
 from liver_monai.data.partition import Partition, partition_cases
+from liver_monai.data.preparation import open_dataset, store_folder
 from liver_monai.data.store import build_store
 from liver_monai.engine.evaluation import evaluate, write_scores
 from liver_monai.engine.inference import load_model, predict
@@ -70,14 +71,14 @@ class Trial:
         return self.plan.out / self.name / f"fold{self.fold}"
 
     @property
-    def store_dir(self) -> Path:
+    def store(self) -> Path:
         """Bundles of one grid share what was brought to it."""
-        return self.plan.out / "store" / ("x".join(f"{mm:g}" for mm in self.spec.spacing_mm) + "mm")
+        return Path(store_folder(self.plan.data, self.plan.out / "store")).resolve()
 
     def partition(self) -> Partition:
         """Its cases, the same for every bundle."""
         plan = self.plan
-        return partition_cases(find_cases(plan.data), fold=self.fold, n_folds=plan.n_folds, seed=plan.seed)
+        return partition_cases(open_dataset(plan.data).cases, fold=self.fold, n_folds=plan.n_folds, seed=plan.seed)
 
 
 def run_trial(trial: Trial, *, say: Say) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def train_trial(trial: Trial, run: Path, overrides: Mapping[str, Any]) -> Path:
         return train(bundle=trial.bundle, data=plan.data, out=run, resume=True)
     if run.exists():
         shutil.rmtree(run)  # interrupted before its first epoch was done, perhaps before its configs were complete
-    shared = {**plan.overrides, "seed": plan.seed, "store_dir": str(trial.store_dir.resolve())}
+    shared = {**plan.overrides, "seed": plan.seed, "store_dir": str(trial.store)}
     return train(bundle=trial.bundle, data=plan.data, out=run, overrides={**shared, **overrides})
 
 
@@ -134,6 +135,8 @@ def _split_of(partition: Partition) -> dict[str, Any]:
     return {
         "_target_": "liver_monai.data.partition.split_named",
         "dataset_dir": "@dataset_dir",
+        "spec": "@spec",
+        "store": "@store",
         "train": [case.case_id for case in partition.train],
         "validation": [case.case_id for case in partition.validation],
     }
@@ -167,7 +170,7 @@ def _losses(
     model = load_model(run)
 
     def of(case: Case) -> Iterable[float]:
-        (stored,) = build_store([case], spec=trial.spec, folder=trial.store_dir)
+        (stored,) = build_store([case], spec=trial.spec, folder=trial.store)
         return slice_losses(model.network, stored, spec=trial.spec, device=model.device)
 
     by_part = {

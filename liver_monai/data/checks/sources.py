@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from liver_monai.data.cases import LITS_LABEL, Case, find_cases, find_images
+from liver_monai.data.cases import LITS_LABEL, Case, find_images
+from liver_monai.data.layouts import find_cases
 from liver_monai.errors import InputError, nearest
 
 
