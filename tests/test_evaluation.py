@@ -172,7 +172,7 @@ def test_a_reference_that_is_not_there_is_a_failed_case(tmp_path):
 
     assert [score.error for score in scores] == [
         "a: has no reference mask",
-        f"{tmp_path / 'nowhere.nii'}: no such file",
+        f"{tmp_path / 'nowhere.nii'}: no such file or folder",
     ]
 
 

@@ -216,7 +216,8 @@ def _score_case(case: Case, prediction: Path | None, protocol: str, tolerance_mm
         raise InputError(f"{case.case_id}: has no reference mask")
     if prediction is None:
         raise InputError(f"{case.label}: no prediction of case '{case.case_id}' was found")
-    reference, predicted = read_mask(case.label), read_mask(prediction)
+    predicted = read_mask(prediction)
+    reference = read_mask(case.label, grid=predicted)
     require_same_grid(predicted, reference)
     affine = np.asarray(reference.affine)
     result = score_case(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from liver_monai.io.volumes import read_mask, read_volume
+from liver_monai.io.volumes import Source, read_mask, read_volume
 from liver_monai.report.page import MISSING, CasePanel, Figure, Table, write_page
 from liver_monai.report.pictures import (
     LESION_KINDS,
@@ -35,7 +35,7 @@ class CasePicture:
     """What to draw of one case: its CT, masks by name (``"prediction"``, ``"reference"``), and facts to print."""
 
     case_id: str
-    image: Path
+    image: Source
     masks: Mapping[str, Path]
     facts: Mapping[str, str]
 
