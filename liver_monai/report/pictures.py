@@ -480,6 +480,7 @@ def reliability_figure(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Fig
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="mean probability", ylabel="share of true voxels")
         axes.set_title(name, loc="left", fontsize=11, color=_INK)
         _calm(axes, grid_axis="both")
+        axes.tick_params(pad=9)  # the dot at 0 is large
     return figure
 
 
