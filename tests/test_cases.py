@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from dicom_export import ct_slices, write
 from hypothesis import given
 from hypothesis import strategies as st
 
 from liver_monai.data.cases import Case, case_id_of, find_cases, find_images, find_masks, find_references
 from liver_monai.errors import InputError
+from liver_monai.io.dicom import DicomVolume
 
 
 def touch(folder, *names):
@@ -201,6 +205,24 @@ def test_cts_of_files_and_folders(tmp_path):
 
     assert ids(cases) == ["ct_9", "ct_10", "b"]
     assert [case.label for case in cases] == [None] * 3
+
+
+def test_dicom_of_folders_and_zips_is_found_where_there_are_no_files_of_volumes(tmp_path):
+    volume = np.zeros((4, 5, 3), np.int16)
+    for name in ("one/art", "one/pv", "two"):
+        write(tmp_path / "pacs" / name, ct_slices(volume, np.eye(4)))
+    shutil.make_archive(str(tmp_path / "pacs" / "three"), "zip", tmp_path / "pacs" / "two")
+
+    cases = find_images([tmp_path / "pacs"])
+
+    assert ids(cases) == ["one_art", "one_pv", "two", "three"]
+    assert all(isinstance(case.image, DicomVolume) and case.image.n_slices == 3 for case in cases)
+    assert cases[0].to_item() == {"case_id": "one_art", "image": cases[0].image}
+    assert ids(find_images([tmp_path / "pacs" / "one"], series="2")) == ["pv"]
+    touch(tmp_path / "pacs", "ct.nrrd")
+    assert ids(find_images([tmp_path / "pacs"])) == ["ct"]
+    with pytest.raises(InputError, match=r"--series 2: is for DICOM, and .*ct.nrrd is not"):
+        find_images([tmp_path / "pacs"], series="2")
 
 
 def test_cts_of_data_sets_are_their_images_alone(tmp_path):

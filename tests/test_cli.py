@@ -14,6 +14,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from dicom_export import ct_slices, localizer, write
 
 from liver_monai._version import __version__
 
@@ -319,6 +320,50 @@ def test_files_and_folders_of_every_layout_may_be_given_together(cli, cts, phant
     result = cli("predict", cts, lits, single, "--bundle", trained_run, "-o", tmp_path / "out", "--json")
 
     assert [row["case_id"] for row in json.loads(result.stdout)] == ["liver_000", "liver_001", "5", "ct"]
+
+
+def as_dicom(ct, folder, **options):
+    image = nib.load(ct)
+    return write(folder, ct_slices(np.asarray(image.dataobj), image.affine, **options), seed=0)
+
+
+@pytest.mark.parametrize("packing", ["folder", "zip"])
+def test_a_dicom_series_gets_the_mask_of_its_nifti(cli, predicted, phantom_dataset, trained_run, tmp_path, packing):
+    ct = phantom_dataset / "imagesTr" / "liver_001.nii.gz"
+    source = as_dicom(ct, tmp_path / "liver_001")
+    if packing == "zip":
+        source = Path(shutil.make_archive(str(tmp_path / "liver_001"), "zip", source))
+
+    result = cli("predict", source, "--bundle", trained_run, "-o", tmp_path / "out", "--report", "--json")
+
+    assert result.exit_code == DONE, result.output
+    (row,) = json.loads(result.stdout)
+    assert (row["case_id"], row["mask"]) == ("liver_001", str(tmp_path / "out" / "liver_001.nii.gz"))
+    masks = (nib.load(folder / ct.name) for folder in (tmp_path / "out", predicted[0]))
+    mask, expected = (nib.as_closest_canonical(mask) for mask in masks)
+    np.testing.assert_array_equal(mask.dataobj, expected.dataobj)
+    np.testing.assert_allclose(mask.affine, expected.affine, atol=1e-3)
+    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    assert len(record["inputs_sha256"][str(source)]) == 64
+    assert not any(b"ecret" in file.read_bytes() for file in (tmp_path / "out").iterdir())
+
+
+def test_a_folder_of_series_gives_a_mask_each_and_localizers_none(cli, cts, trained_run, tmp_path):
+    study = tmp_path / "study"
+    slices = [as_dicom(cts / f"liver_00{number}.nii.gz", study / name) for number, name in enumerate(["art", "pv"])]
+    (slices[1] / "IM0007").unlink()
+    write(study, [localizer("1.2.3")])
+    write(study / "again", [localizer("1.2.3")])
+
+    result = cli("predict", study, "--bundle", trained_run, "-o", tmp_path / "out", "--json")
+    chosen = cli("predict", study, "--series", 1, "--bundle", trained_run, "-o", tmp_path / "chosen", "--json")
+    unknown = cli("predict", study, "--series", "9.9", "--bundle", trained_run, "-o", tmp_path / "none")
+
+    assert result.exit_code == SOME_FAILED, result.output
+    assert [(row["case_id"], row["status"]) for row in json.loads(result.stdout)] == [("art", "done"), ("pv", "failed")]
+    assert re.search(r"pv: failed: .*study.pv: slices are missing at z = -?[\d.]+ mm", result.stderr)
+    assert [row["case_id"] for row in json.loads(chosen.stdout)] == ["art"]
+    assert "--series 9.9: fits no series" in only_line(unknown)
 
 
 def test_two_cts_of_one_name_are_refused(cli, cts, phantom_dataset, trained_run, tmp_path):

@@ -139,6 +139,20 @@ def test_a_case_that_lacks_a_class_is_drawn_from_all_the_same(tmp_path, values):
     assert seen == {0, *values}
 
 
+@pytest.mark.parametrize("centres", [[3], [0, 4, 6], [0, 7]])
+def test_only_the_chosen_slices_are_in_the_centre_of_a_slab(numbered, centres):
+    """With liver and tumour among them, without tumour, and without both."""
+    spec = make_spec(slab_size=1)
+    image = nib.load(numbered.image).get_fdata()
+    dataset = draw(numbered, spec, centres={"ct": centres})
+
+    seen = {
+        int(np.unravel_index(int(dataset[number]["image"][0, 0, 0]) + 2000, image.shape)[2]) for number in range(80)
+    }
+
+    assert seen == set(centres)
+
+
 def test_all_of_a_ct_without_liver_is_seen(tmp_path):
     shape = (20, 20, 6)
     image = np.arange(np.prod(shape)).reshape(shape)

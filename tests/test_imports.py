@@ -35,9 +35,10 @@ MAY_IMPORT = {
     "engine": GROUND | {"io", "data", "model", "scoring"},
     "report": GROUND | {"io", "scoring"},
     "cohort": EVERYTHING,
+    "benchmark": EVERYTHING,
     "doctor": EVERYTHING,
     "demo": EVERYTHING | {"cohort"},
-    "cli": EVERYTHING | {"cohort", "doctor", "demo"},
+    "cli": EVERYTHING | {"cohort", "benchmark", "doctor", "demo"},
     "liver_monai": EVERYTHING,
 }
 """What each module or folder of the package may import, besides itself; the last two are imported by nothing."""

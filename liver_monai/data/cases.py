@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from liver_monai.errors import InputError
-from liver_monai.io.volumes import is_volume_file, strip_suffix
+from liver_monai.io.dicom import DicomVolume, choose_volumes, find_dicom_volumes, only_volume
+from liver_monai.io.dicom.archive import is_dicom_file, is_zip
+from liver_monai.io.volumes import VOLUME_FORMATS, is_volume_file, strip_suffix
 
 LITS_IMAGE, LITS_LABEL = "volume-", "segmentation-"
 LAYOUTS = "an MSD folder with dataset.json, or LiTS pairs volume-N.nii / segmentation-N.nii"
@@ -21,12 +23,13 @@ class Case:
     """One CT with or without its reference mask."""
 
     case_id: str
-    image: Path
+    image: Path | DicomVolume
     label: Path | None = None
 
-    def to_item(self) -> dict[str, str]:
+    def to_item(self) -> dict[str, Any]:
         """The case as MONAI's dictionary transforms take it."""
-        item = {"case_id": self.case_id, "image": str(self.image)}
+        image = self.image if isinstance(self.image, DicomVolume) else str(self.image)
+        item = {"case_id": self.case_id, "image": image}
         return item if self.label is None else {**item, "label": str(self.label)}
 
 
@@ -51,13 +54,18 @@ def find_cases(dataset_dir: str | Path) -> list[Case]:
     return _unique(sorted(cases, key=lambda case: _natural(case.case_id)))
 
 
-def find_images(paths: Iterable[str | Path]) -> list[Case]:
-    """The CTs of files and folders, for prediction.
+def find_images(paths: Iterable[str | Path], *, series: str | None = None) -> list[Case]:
+    """The CTs of files and folders, for prediction; of DICOM, each volume is one.
+
+    Args:
+        paths: files, folders, zips.
+        series: of DICOM, which series alone: its UID, a unique beginning of it, or its number in the listing.
 
     Raises:
-        InputError: a path that is not there, a folder without a CT, or two CTs of the same case_id.
+        InputError: a path that is not there, a folder without a CT, no such series, or two CTs of the same case_id.
     """
-    return _unique([Case(case_id=case_id_of(file), image=file) for path in paths for file in _images_of(path)])
+    images = [image for path in paths for image in _images_of(path, series=series)]
+    return _unique([Case(case_id=_name_of(image), image=image) for image in images])
 
 
 def find_references(path: str | Path) -> list[Case]:
@@ -86,24 +94,48 @@ def _masks_of(path: Path) -> list[Path]:
         raise InputError(f"{path}: no such file or folder")
     files = [path] if path.is_file() else sorted(file for file in path.iterdir() if is_volume_file(file))
     if not files:
-        raise InputError(f"{path}: holds no mask; expected files that end in .nii or .nii.gz")
+        raise InputError(f"{path}: holds no mask; expected {VOLUME_FORMATS}")
     return files
 
 
-def _images_of(path: str | Path) -> list[Path]:
-    """A file itself; of a folder the CTs in it or, where there are none, those in its subfolders."""
+def _name_of(image: Path | DicomVolume) -> str:
+    return image.name if isinstance(image, DicomVolume) else case_id_of(image)
+
+
+def _images_of(path: str | Path, *, series: str | None = None) -> Sequence[Path | DicomVolume]:
+    """A file itself; of a folder the CTs in it or, where there are none, those in its subfolders; else its DICOM."""
     if not str(path):
         raise InputError("dataset_dir is empty; give a folder with CTs")
     path = Path(path).expanduser()
-    if path.is_file():
-        return [path]
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    folder = path / "imagesTr" if (path / "imagesTr").is_dir() else path
-    files = _cts_among(folder.iterdir()) or _cts_among(folder.rglob("*"))
-    if not files:
-        raise InputError(f"{path}: holds no CT; expected files that end in .nii or .nii.gz")
-    return files
+    if path.is_file() and is_volume_file(path):
+        files = [path]
+    elif path.is_file():
+        return _dicom_file_volumes(path, series=series)
+    else:
+        folder = path / "imagesTr" if (path / "imagesTr").is_dir() else path
+        files = _cts_among(folder.iterdir()) or _cts_among(folder.rglob("*"))
+    if files and series:
+        raise InputError(f"--series {series}: is for DICOM, and {files[0]} is not; give the folder of the DICOM files")
+    return files or _dicom_volumes(path, series=series)
+
+
+def _dicom_file_volumes(path: Path, *, series: str | None) -> Sequence[Path | DicomVolume]:
+    """The volumes of a zip or a multi-frame file; any other file is read as it is, and refused by its reader."""
+    if is_zip(path) or is_dicom_file(path):
+        volumes = find_dicom_volumes(path) or [only_volume(path)]  # which tells why there is none
+        return choose_volumes(volumes, series) if series else volumes
+    return [path]
+
+
+def _dicom_volumes(folder: Path, *, series: str | None) -> list[DicomVolume]:
+    volumes = find_dicom_volumes(folder)
+    for archive in sorted(file for file in folder.rglob("*") if is_zip(file) and not file.name.startswith(".")):
+        volumes += find_dicom_volumes(archive)
+    if not volumes:
+        raise InputError(f"{folder}: holds no CT; expected {VOLUME_FORMATS}")
+    return choose_volumes(volumes, series) if series else volumes
 
 
 def _cts_among(files: Iterable[Path]) -> list[Path]:
@@ -170,12 +202,13 @@ def _holds_lits_pairs(folder: Path) -> bool:
 
 
 def _by_case_id(files: Iterable[Path]) -> dict[str, Path]:
-    cases = _unique([Case(case_id=case_id_of(file), image=file) for file in files])
-    return {case.case_id: case.image for case in cases}
+    by_id = [(case_id_of(file), file) for file in files]
+    _unique([Case(case_id=case_id, image=file) for case_id, file in by_id])
+    return dict(by_id)
 
 
 def _unique(cases: list[Case]) -> list[Case]:
-    seen: dict[str, Path] = {}
+    seen: dict[str, Path | DicomVolume] = {}
     for case in cases:
         if case.case_id in seen:
             raise InputError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class SlabDataset(Dataset[dict[str, torch.Tensor]]):
         n_samples: slabs an epoch.
         transform: applied to each slab; by default ``augmentation(spec)``.
         seed: another seed gives other slabs.
+        centres: case_id -> slices that a slab may be centred on, at least one a case; ``None``: all.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class SlabDataset(Dataset[dict[str, torch.Tensor]]):
         n_samples: int,
         transform: Callable[[Any], Any] | None = None,
         seed: int = 0,
+        centres: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         self.spec = spec
         self.cases = build_store(data, spec=spec, folder=folder)
         self.transform = augmentation(spec) if transform is None else transform
         self.n_samples = n_samples
         self.seed = seed
+        self.centres = centres
 
     def __len__(self) -> int:
         return self.n_samples
@@ -62,7 +65,7 @@ class SlabDataset(Dataset[dict[str, torch.Tensor]]):
     def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng([self.seed, number])
         case = self.cases[rng.integers(len(self.cases))]
-        value, z = _draw_slice(rng, case)
+        value, z = _draw_slice(rng, case, centres=None if self.centres is None else self.centres[case.case_id])
         label = np.asarray(case.label[z])
         corner = _draw_corner(rng, label, value=value, roi_size=self.spec.roi_size)
         slices = slab_indices(z, n_slices=len(case.image), slab_size=self.spec.slab_size)
@@ -101,12 +104,14 @@ class DrawSampler(DistributedSampler[int]):
         return (self.epoch * self.n_samples + index for index in super().__iter__())
 
 
-def _draw_slice(rng: np.random.Generator, case: StoredCase) -> tuple[int | None, int]:
+def _draw_slice(rng: np.random.Generator, case: StoredCase, *, centres: Sequence[int] | None) -> tuple[int | None, int]:
     """The class to centre on and a slice that holds it; where the case lacks the class, any slice."""
     value = list(CENTRED_ON)[rng.choice(len(CENTRED_ON), p=list(CENTRED_ON.values()))]
     slices = case.slices_with[value] if value is not None else ()
+    if centres is not None:
+        slices = np.intersect1d(slices, centres)
     if len(slices) == 0:
-        return None, int(rng.integers(len(case.image)))
+        return None, int(rng.integers(len(case.image)) if centres is None else rng.choice(centres))
     return value, int(rng.choice(slices))
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from liver_monai.data.cases import Case
 from liver_monai.data.transforms import model_grid
 from liver_monai.io.files import whole_file, write_json
+from liver_monai.io.volumes import files_of
 from liver_monai.spec import LIVER, TUMOR, ModelSpec
 
 
@@ -54,7 +55,8 @@ def process_rank() -> tuple[int, int]:
 
 def _key(case: Case, spec: ModelSpec) -> str:
     """Changes whenever the stored arrays would: other files, other grid."""
-    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in (case.image, case.label) if path]
+    paths = [path for source in (case.image, case.label) if source for path in files_of(source)]
+    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     return hashlib.sha256(repr((files, spec.spacing_mm)).encode()).hexdigest()
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
 from monai.config import KeysCollection
-from monai.data import MetaTensor
 from monai.transforms import (
     Compose,
     EnsureChannelFirstd,
@@ -40,13 +39,13 @@ class LoadImageVolumed(MapTransform):  # type: ignore[misc]  # MONAI is untyped
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace the path under every key by a ``(1, X, Y, Z)`` MetaTensor."""
-        read = {key: _READERS.get(key, read_volume)(data[key]) for key in self.key_iterator(data)}
+        keys = set(self.key_iterator(data))
+        read = {key: read_volume(data[key]) for key in keys - {"label"}}
+        if "label" in keys:
+            read["label"] = read_mask(data["label"], grid=read.get("image"))
         if "image" in read and "label" in read:
             require_same_grid(read["label"], read["image"])
         return {**data, **read}
-
-
-_READERS: dict[Hashable, Callable[[str], MetaTensor]] = {"image": read_volume, "label": read_mask}
 
 
 class ToModelGridd(MapTransform):  # type: ignore[misc]  # MONAI is untyped

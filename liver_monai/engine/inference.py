@@ -18,7 +18,7 @@ from liver_monai.data.cases import Case
 from liver_monai.engine.device import find_device, keep_freed_memory
 from liver_monai.engine.postprocess import mask_path
 from liver_monai.errors import InputError, one_line
-from liver_monai.io.volumes import read_mask
+from liver_monai.io.volumes import Source, read_mask
 from liver_monai.model.bundle import find_bundle, read_config, read_spec, refusing_values
 from liver_monai.model.weights import load_weights
 from liver_monai.spec import LIVER, TUMOR, ModelSpec
@@ -38,9 +38,9 @@ class Model:
     postprocessing: Callable[[dict[str, Any]], dict[str, Any]]
     device: torch.device
 
-    def segment(self, ct: str | Path) -> MetaTensor:
+    def segment(self, ct: Source) -> MetaTensor:
         """``(1, X, Y, Z)`` uint8 mask on the grid of a CT; written too if the model was loaded with an output_dir."""
-        volume = self.preprocessing({"image": str(ct)})["image"]
+        volume = self.preprocessing({"image": str(ct) if isinstance(ct, Path) else ct})["image"]
         with torch.inference_mode():
             masks = self.inferer(collate_meta_tensor_fn([volume]).to(self.device), self.network)
         mask: MetaTensor = self.postprocessing({"pred": masks[0]})["pred"]
@@ -175,11 +175,11 @@ def _volumes_ml(mask: MetaTensor) -> tuple[float, float]:
     return float(counts[LIVER:].sum() * voxel_ml), float(counts[TUMOR] * voxel_ml)
 
 
-def segment(ct: str | Path, *, bundle: str | Path, device: str = "auto") -> MetaTensor:
+def segment(ct: Source, *, bundle: str | Path, device: str = "auto") -> MetaTensor:
     """Segment one CT.
 
     Args:
-        ct: NIfTI file.
+        ct: a volume's file, or a folder or zip with one DICOM volume.
         bundle: a trained run's folder.
         device: ``"auto"``, or torch's name of a device.
 
