@@ -145,7 +145,7 @@ def test_a_store_that_cannot_be_read_is_told(tmp_path, content):
 
 
 def test_bundles_share_a_store_when_they_share_a_grid():
-    specs = [read_spec(name) for name in ("resnet34", "mobilenet", "deeplabv3plus")]
+    specs = [read_spec(find_bundle(name)) for name in ("resnet34", "mobilenet", "deeplabv3plus")]
     case = Case(case_id="a", image=Path("a.nii"), source="known")
 
     places = {case_folder(case, spec=spec, folder=Path("store")) for spec in specs}
