@@ -35,7 +35,7 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise click.ClickException(
-                "interrupted; what is finished is kept, go on with --resume (prepare: run it again)"
+                "interrupted; what is finished is kept, go on with --resume or prepare again"
             ) from None
         except Exception as error:
             if isinstance(root_cause(error), InputError):  # MONAI wraps what a transform or a config raises
