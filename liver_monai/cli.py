@@ -34,9 +34,8 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise click.ClickException(
-                "interrupted; what is finished is kept, go on with --resume or prepare again"
-            ) from None
+            go_on = "run it again" if ctx.invoked_subcommand == "prepare" else "go on with --resume"
+            raise click.ClickException(f"interrupted; what is finished is kept, {go_on}") from None
         except Exception as error:
             if isinstance(root_cause(error), InputError):  # MONAI wraps what a transform or a config raises
                 raise click.ClickException(one_line(error)) from error

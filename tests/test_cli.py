@@ -702,7 +702,7 @@ def test_an_interrupted_prediction_says_so_in_one_line_and_can_go_on(cli, cts, t
     assert first.startswith("copy_000: liver ")
     assert process.returncode == FAILED
     assert stdout == ""
-    assert rest.splitlines()[-1] == "Error: interrupted; what is finished is kept, go on with --resume or prepare again"
+    assert rest.splitlines()[-1] == "Error: interrupted; what is finished is kept, go on with --resume"
     assert all(" mL" in line for line in rest.splitlines()[:-1])
     masks = list(out.glob("*.nii.gz"))
     assert 1 <= len(masks) < 200
