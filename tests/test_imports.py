@@ -157,6 +157,12 @@ def test_import_is_light(statement: str) -> None:
     assert run_python(script, *HEAVY).strip() == "[]"
 
 
+def test_prediction_of_nifti_needs_nothing_that_only_pydicom_3_has() -> None:
+    """MONAI Label runs bundles, and is bound to pydicom 2."""
+    script = "import sys, liver_monai.engine.inference; print([name for name in sys.argv[1:] if name in sys.modules])"
+    assert run_python(script, "highdicom", "liver_monai.io.dicom.voxels").strip() == "[]"
+
+
 def test_help_is_light() -> None:
     script = (
         "import sys; from liver_monai.cli import main; heavy, sys.argv[1:] = sys.argv[1:], ['--help']\n"

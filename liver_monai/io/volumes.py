@@ -14,8 +14,6 @@ from liver_monai.errors import InputError
 from liver_monai.io.dicom import DicomVolume, only_volume
 from liver_monai.io.dicom.archive import DICOM_SUFFIXES, is_dicom_file, is_zip
 from liver_monai.io.dicom.geometry import place_slices
-from liver_monai.io.dicom.segments import read_dicom_mask
-from liver_monai.io.dicom.voxels import read_hu
 from liver_monai.io.itk import ITK_SUFFIXES, itk_affine, itk_dtype, itk_shape, itk_voxels, open_itk
 from liver_monai.io.nifti import NIFTI_SUFFIXES, is_nifti, nifti_shape, nifti_voxels, open_nifti
 from liver_monai.spec import LABELS
@@ -88,6 +86,8 @@ def read_volume(source: Source) -> MetaTensor:
     """
     volume = _found(source)
     if isinstance(volume, DicomVolume):
+        from liver_monai.io.dicom.voxels import read_hu  # here, so that NIfTI is read beside pydicom 2: MONAI Label's
+
         return _tensor(*read_hu(volume), name=str(volume))
     return _tensor(*read_voxels(volume), name=str(volume))
 
@@ -110,6 +110,8 @@ def read_mask(source: Source, *, grid: MetaTensor | None = None) -> MetaTensor:
     path = source.path if isinstance(source, DicomVolume) else Path(source).expanduser()
     if not is_volume_file(path) and path.exists() and (path.is_dir() or is_zip(path) or is_dicom_file(path)):
         placed = None if grid is None else (tuple(grid.shape[1:]), np.asarray(grid.affine))
+        from liver_monai.io.dicom.segments import read_dicom_mask  # here, as above
+
         return _tensor(*read_dicom_mask(path, grid=placed), name=str(path))
     mask = read_volume(path)
     values = np.unique(mask.numpy())
