@@ -21,6 +21,7 @@ from liver_monai.data.cases import (
     unique,
 )
 from liver_monai.errors import InputError
+from liver_monai.io.dicom.archive import is_dicom_file
 from liver_monai.io.tables import read_table
 from liver_monai.io.volumes import is_volume_file, strip_suffix
 from liver_monai.spec import LIVER, TUMOR
@@ -29,8 +30,6 @@ LISTING = "dataset.json"
 LIST_SUFFIXES = (".csv", ".json")
 PAIRED_FOLDERS = (("imagesTr", "labelsTr"), ("images", "labels"))
 IRCAD_CT, IRCAD_MASKS = "PATIENT_DICOM", "MASKS_DICOM"
-DICOM_MAGIC, DICOM_MAGIC_AT = b"DICM", 128
-"""DICOM PS3.10: after a preamble of 128 bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,7 +336,4 @@ def _either(folder: Path, name: str) -> list[Path]:
 def _holds_dicom(folder: Path) -> bool:
     """Whether its first file is DICOM: by its magic word, as such files often have no suffix."""
     first = next((path for path in sorted(folder.iterdir()) if path.is_file() and path.name[0] != "."), None)
-    if first is None:
-        return False
-    with first.open("rb") as file:
-        return file.read(DICOM_MAGIC_AT + len(DICOM_MAGIC))[DICOM_MAGIC_AT:] == DICOM_MAGIC
+    return first is not None and is_dicom_file(first)

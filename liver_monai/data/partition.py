@@ -57,10 +57,10 @@ def split_named(
     Raises:
         InputError: the data set lacks one, or it cannot be prepared.
     """
-    cases = open_dataset(dataset_dir).cases
-    parts = [choose_cases(cases, case_ids, dataset_dir=dataset_dir) for case_ids in (train, validation)]
+    data = open_dataset(dataset_dir)
+    parts = [choose_cases(data.cases, case_ids, dataset_dir=dataset_dir) for case_ids in (train, validation)]
     build_store([case for part in parts for case in part], spec=spec, folder=store)
-    return Split(train=parts[0], validation=parts[1])
+    return Split(train=parts[0], validation=parts[1], excluded=data.excluded)
 
 
 def choose_cases(cases: Sequence[Case], case_ids: Sequence[str], *, dataset_dir: str | Path) -> list[Case]:

@@ -39,6 +39,7 @@ UNCHANGEABLE = {
     "spec#encoder_weights": "the training has begun",
     "network_def": "the weights were trained under it",
     "fold": "cases that trained would validate",
+    "folds": "cases that trained would validate",
     "learning_rate": OF_THE_CHECKPOINT,
     "optimizer": OF_THE_CHECKPOINT,
     "lr_scheduler": OF_THE_CHECKPOINT,
