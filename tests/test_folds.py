@@ -118,5 +118,5 @@ def test_folds_that_take_a_patient_apart_are_refused(tmp_path):
     cases = [make_case("a", "p"), make_case("b", "p")]
     (tmp_path / "folds.csv").write_text("case_id,fold\na,0\nb,1\n")
 
-    with pytest.raises(InputError, match="'a' and 'b' are scans of the patient 'p', but in the folds 0 and 1"):
+    with pytest.raises(InputError, match="'a' and 'b' are scans of one patient, but are in fold 0 and fold 1"):
         read_folds(tmp_path / "folds.csv", cases)

@@ -212,48 +212,61 @@ def is_right(case, spec, store, expected):
     return True
 
 
-def kill_and_check(data, store, expected, *, bundle, n_kills, seed):
-    """Kill at random moments; whatever can be opened must be whole and right. Returns how many cases were found."""
+def run_length_s(data, store, *options):
+    """Seconds from the first line to the end of an undisturbed run."""
+    process = start_preparing(data, store, *options)
+    until_it_begins(process)
+    began = time.perf_counter()
+    process.communicate()
+    assert process.returncode == 0
+    return time.perf_counter() - began
+
+
+def kill_and_check(data, store, expected, *, bundle, n_kills, longest_s, seed):
+    """Kill at random moments; whatever can be opened must be whole and right.
+
+    Returns, for each kill, the second it came in, how many cases were found after it, and whether the run had ended.
+    """
     rng, spec, cases = random.Random(seed), read_spec(bundle), find_cases(data)
-    n_found = []
+    kills = []
     for _ in range(n_kills):
         process = start_preparing(data, store, "--bundle", bundle, "--jobs", rng.choice([1, 2]))
         until_it_begins(process)
-        time.sleep(rng.uniform(0, 8))
+        moment_s = rng.uniform(0, longest_s)
+        time.sleep(moment_s)
+        has_ended = process.poll() is not None
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stderr.close()
         found = [case for case in cases if is_right(case, spec, store, expected)]
-        n_found.append(len(found))
+        kills.append((moment_s, len(found), has_ended))
         if is_store(store):
             assert len(open_dataset(store).cases) == len(found) == len(cases)
             (store / "store.json").unlink()
         for case in found[: rng.randrange(len(found) + 1)]:  # so that there is always something left to do
             shutil.rmtree(case_folder(case, spec=spec, folder=store))
-    return n_found
+    return kills
 
 
-def check_kills(folder, *, n_kills, seed=0):
-    data, store, expected = folder / "data", folder / "store", folder / "expected"
-    bundle = bundle_of_grid(folder, [3, 3, 5])
-    write_phantoms(data, n_cases=10, shape=(96, 96, 24))
-    prepare(data, spec=read_spec(bundle), out=expected, say=lambda _: None)
+def check_kills(folder, data, *, spacing_mm, n_kills, seed=0):
+    store, expected, bundle = folder / "store", folder / "expected", bundle_of_grid(folder, spacing_mm)
+    longest_s = run_length_s(data, expected, "--bundle", bundle, "--jobs", 1)
 
-    found = kill_and_check(data, store, expected, bundle=bundle, n_kills=n_kills, seed=seed)
+    kills = kill_and_check(data, store, expected, bundle=bundle, n_kills=n_kills, longest_s=longest_s, seed=seed)
 
-    process = start_preparing(data, store, "--bundle", bundle)
-    process.communicate()
-    assert process.returncode == 0
+    run_length_s(data, store, "--bundle", bundle)
     assert all(is_right(case, read_spec(bundle), store, expected) for case in find_cases(data))
     assert not list(store.rglob("*.writing"))
-    return found
+    return kills
 
 
 @pytest.mark.slow
 def test_a_store_whose_writer_is_killed_never_reads_wrong(tmp_path):
-    found = check_kills(tmp_path, n_kills=6)
+    write_phantoms(tmp_path / "data", n_cases=6, shape=(96, 96, 24))
 
-    assert max(found) > 0
+    kills = check_kills(tmp_path, tmp_path / "data", spacing_mm=[3, 3, 5], n_kills=4)
+
+    assert max(n_found for _, n_found, _ in kills) > 0
 
 
 # As long and as awry as real data

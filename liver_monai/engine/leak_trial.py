@@ -13,6 +13,7 @@ import numpy as np
 
 from liver_monai.data.cases import Case
 from liver_monai.data.leak import LeakySplit, held_out_slices, split_by_slice
+from liver_monai.data.transforms import with_spacing
 from liver_monai.engine.trial import PARTS, Say, Trial, predict_masks, train_trial
 from liver_monai.io.files import write_json
 from liver_monai.io.volumes import read_mask
@@ -69,6 +70,8 @@ def _overrides(trial: Trial, arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _score(case: Case, mask: Path, trial: Trial, split: LeakySplit) -> dict[str, Any]:
     """Sums over the case's held-out slices, so that cases and folds can be pooled."""
     reference, prediction = read_mask(str(case.label)), read_mask(mask)
+    if case.spacing_mm:  # slices were counted on the true spacing
+        reference = with_spacing(reference, case.spacing_mm)
     slices, axis = held_out_slices(
         tuple(reference.shape[1:]),
         np.asarray(reference.affine),
