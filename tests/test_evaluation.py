@@ -156,6 +156,19 @@ def test_a_perfect_prediction_has_the_best_scores(tmp_path_factory, mask):
     assert summary["pixel_accuracy"] == {"per_case": 1, "global": 1}
 
 
+def test_volumes_are_those_of_the_true_spacing_where_a_header_lies(tmp_path):
+    prediction, reference = BY_HAND["a"]
+    case, predictions = pair(tmp_path, "a", prediction, reference, affine=np.eye(4))
+    write(case.label, reference, np.eye(4))
+
+    (lying,) = evaluate(predictions, [case])
+    (true,) = evaluate(predictions, [replace(case, spacing_mm=(2, 5, 10))])
+
+    assert lying.result.voxel_ml == pytest.approx(0.001)
+    assert true.result.voxel_ml == pytest.approx(0.1)
+    assert score_row(true)["tumor_reference_ml"] == pytest.approx(0.2)
+
+
 def test_a_missing_prediction_is_a_failed_case(tmp_path):
     (score,) = scores_of(tmp_path, {"a": (None, row_of(1, 2))})
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -17,9 +18,12 @@ import pytest
 
 from liver_monai.data.cases import Case
 from liver_monai.data.layouts import find_cases
+from liver_monai.data.partition import split_named
 from liver_monai.data.phantom import write_phantoms
 from liver_monai.data.preparation import is_store, open_dataset, prepare, prepare_for_training
-from liver_monai.data.store import case_folder, open_case
+from liver_monai.data.splits import split_dataset
+from liver_monai.data.store import build_store, case_folder, open_case
+from liver_monai.engine.trial import Plan, Trial, run_trial
 from liver_monai.errors import InputError
 from liver_monai.model.bundle import copy_bundle, find_bundle, read_spec
 from liver_monai.spec import LIVER, TUMOR, ModelSpec
@@ -183,6 +187,87 @@ def test_trainings_share_a_store_and_folds(phantom_dataset, tmp_path, train_quic
         assert record["validation"] == ["liver_001", "liver_003"]
 
     assert len(list((tmp_path / "store").glob("*/liver_*"))) == 4
+
+
+# Equal images
+
+
+def add_mirrored(data):
+    """A fifth case: the first one's image and label the other way round along an axis, in another file type."""
+    for folder in ("imagesTr", "labelsTr"):
+        image = nib.load(data / folder / "liver_000.nii.gz")
+        voxels = np.asanyarray(image.dataobj)[::-1]
+        nib.save(nib.Nifti1Image(voxels, image.affine), data / folder / "renamed.nii")
+    listing = json.loads((data / "dataset.json").read_text())
+    listing["training"].append({"image": "./imagesTr/renamed.nii", "label": "./labelsTr/renamed.nii"})
+    listing["numTraining"] = 5
+    (data / "dataset.json").write_text(json.dumps(listing))
+
+
+def test_an_image_and_its_mirror_image_are_never_separated(data, tmp_path):
+    add_mirrored(data)
+    quietly(data, tmp_path / "store")
+    rows = [line.split(",") for line in (tmp_path / "store" / "folds.csv").read_text().splitlines()]
+    by_case = {case_id: (patient_id, fold) for case_id, patient_id, fold, _ in rows}
+    folds = tmp_path / "folds.csv"
+    folds.write_text("case_id,fold\nliver_000,0\nliver_001,1\nliver_002,0\nliver_003,1\nrenamed,1\n")
+
+    assert by_case["renamed"] == by_case["liver_000"]
+    assert len({fold for _, fold in by_case.values()}) == 5  # four folds and the title
+    for source in (data, tmp_path / "store"):
+        with pytest.raises(InputError, match=r"folds.csv: 'liver_000' and 'renamed' show the same image"):
+            split_dataset(source, spec=COARSE, store=tmp_path / "store", folds=folds)
+        with pytest.raises(InputError, match=r"'liver_000' and 'renamed' show the same image, but are in training and"):
+            split_named(
+                source, spec=COARSE, store=tmp_path / "store", train=["liver_000", "liver_001"], validation=["renamed"]
+            )
+
+
+def test_a_benchmark_keeps_equal_images_together_or_says_that_it_cannot(data, tmp_path):
+    """Before a data set is prepared nobody knows its images; a store does."""
+    add_mirrored(data)
+    quietly(data, tmp_path / "store")
+
+    def trials(source):
+        plan = Plan(data=source, out=tmp_path / "out", n_folds=4, seed=0, overrides={})
+        return [Trial(plan=plan, name="b", bundle=tmp_path, spec=COARSE, fold=fold) for fold in range(4)]
+
+    for trial in trials(tmp_path / "store"):
+        parts = [{case.case_id for case in part} for part in vars(trial.partition()).values()]
+        assert sum({"liver_000", "renamed"} <= part for part in parts) == 1
+    (apart, *_) = [
+        trial for trial in trials(data) for part in [trial.partition().test]
+        if len({"liver_000", "renamed"} & {case.case_id for case in part}) == 1
+    ]  # fmt: skip
+    with pytest.raises(InputError, match=r"'(liver_000|renamed)' and '(liver_000|renamed)' show the same"):
+        run_trial(apart, say=lambda _: None)
+    assert not apart.folder.exists()
+
+
+# Changed files
+
+
+def test_what_was_made_of_files_before_they_changed_is_removed_by_prepare_alone(data, tmp_path):
+    store = tmp_path / "store"
+    quietly(data, store)
+    before = {path.name for path in store.glob("*/*")}
+    changed, other = find_cases(data)[:2]
+    reader = open_case(changed, spec=COARSE, folder=store)
+    borrowed = replace(other, image=shutil.copy(other.image, tmp_path), source="of another data set")
+    build_store([replace(borrowed, image=Path(borrowed.image))], spec=COARSE, folder=store)
+    label = nib.load(changed.label)
+    nib.save(nib.Nifti1Image(np.asanyarray(label.dataobj) * 0, label.affine), changed.label)
+
+    split_dataset(data, spec=COARSE, store=store)
+    assert reader.label().any()  # a training goes on with what it began with
+    quietly(data, store)
+
+    now = {path.name for path in store.glob("*/*")}
+    assert before - now == {reader.folder.name}
+    assert len(now) == len(before) + 1  # the one borrowed by another data set
+    assert not open_case(changed, spec=COARSE, folder=store).label().any()
+    with pytest.raises(InputError, match=r"label.b2nd: is no longer there; .* go on with --resume"):
+        reader.label()
 
 
 # Killed
