@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from liver_monai.data.cases import Case
 from liver_monai.data.curation import CuratedCases, curated_cases
 from liver_monai.data.folds import assign_folds, join_patients, read_folds, write_folds
@@ -22,13 +24,14 @@ from liver_monai.data.store import (
     remove_outdated,
     source_of,
     store_cases,
-    writing,
 )
 from liver_monai.errors import InputError
 from liver_monai.io.files import write_json
 from liver_monai.spec import ModelSpec
 
 INDEX, FOLDS = "store.json", "folds.csv"
+INDEX_LOCK = "index.lock"
+"""Of its own, so that whoever finds all cases stored waits for nobody who prepares others."""
 WEIGHTS_INHERIT = "Weights inherit the terms of the data they are trained on; read them before you publish any."
 
 
@@ -128,9 +131,8 @@ def prepare(
     if cases:
         stored = [open_case(case, spec=spec, folder=out) for case in cases]
         _finish(out, dataset_dir, data=data, stored=stored, cases=cases, failed=failed, licence=licence, seed=seed)
-        with writing(out):
-            for place in remove_outdated(cases, spec=spec, folder=out):
-                say(f"{place.name}: removed, its files have changed")
+        for place in remove_outdated(cases, spec=spec, folder=out):
+            say(f"{place.name}: removed, its files have changed")
     return {
         "store": str(out),
         "grid": grid_name(spec),
@@ -172,7 +174,7 @@ def _finish(
     is_own = _other_data(folder, dataset_dir) is None
     path = folder / FOLDS if is_own else None
     if is_own and not is_store(dataset_dir) and process_rank()[0] == 0:
-        with writing(folder):
+        with FileLock(folder / INDEX_LOCK):  # two that come at once must not deal the folds twice
             folds = _stable_folds(path, cases, content=content, burden=burden, seed=seed)
             write_folds(folder / FOLDS, cases, folds, burden=burden)
             write_json(

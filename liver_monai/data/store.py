@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -199,7 +199,7 @@ def store_cases(
     if not tasks:
         return
     jobs = jobs or max(1, min(MAX_PROCESSES, os.cpu_count() or 1, len(tasks) // CASES_A_PROCESS))
-    with writing(folder):
+    with _writing(folder):
         results = in_processes(_try_case, tasks, n_processes=jobs, killed=_killed)
         yield from tqdm(results, total=len(tasks), desc="preparing", unit="case", disable=None)
 
@@ -265,7 +265,7 @@ def _existing_files(source: Source) -> list[Path]:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def _writing(folder: Path) -> Iterator[None]:
     """One writer at a time. The operating system gives the lock back when its holder dies, however it dies."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
@@ -297,7 +297,8 @@ def remove_outdated(cases: Sequence[Case], *, spec: ModelSpec, folder: Path) -> 
     ]
     for place in outdated:
         hidden = place.with_name(f".{place.name}.writing")  # at once, so that nobody finds half of it
-        place.replace(hidden)
+        with suppress(FileNotFoundError):  # another process removed it
+            place.replace(hidden)
         shutil.rmtree(hidden, ignore_errors=True)
     return outdated
 
