@@ -353,8 +353,7 @@ def _write_case(case: Case, spec: ModelSpec, folder: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        origin = {"case_id": case.case_id, "origin": _origin(case), "content_hash": content_hash}
-        facts = {**origin, **_write_arrays(temporary, item, reference=reference)}
+        facts = _write_arrays(temporary, item, reference=reference)
         sizes = {name: (temporary / name).stat().st_size for name in (IMAGE, LABEL, REFERENCE)}
         facts = {
             "case_id": case.case_id,
