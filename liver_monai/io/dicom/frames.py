@@ -122,7 +122,7 @@ def read_frames(file: BinaryIO, name: str) -> tuple[list[Frame], list[str]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of values that break a rule of the standard; those we use are checked
-            dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(HEADER))
+            dataset = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=list(HEADER))
             other = _other_object(dataset)
             if other is not None:
                 return [], [other] if other else []
