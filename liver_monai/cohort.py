@@ -85,7 +85,7 @@ def check_cohort(
     summary = summarize(data, findings)
     for finding in of_all:
         say(_describe_finding(finding))
-    say(f"{len(cases)} cases: {_count_findings(findings)}")
+    say(f"{len(cases)} case{'' if len(cases) == 1 else 's'}: {_count_findings(findings)}")
     if out is not None:
         _write_check(out, data, findings, summary=summary)
         say(f"report: {out / 'report.html'}")

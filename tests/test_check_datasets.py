@@ -99,6 +99,7 @@ def test_tables_of_two_data_sets_are_those_of_their_own_cases(cli, lits, tmp_pat
 
     assert [case["case_id"] for case in summary["cases"]] == ["lits/0", "lits/1", "other/0"]
     assert of_check(summary, "excluded")[0]["case_id"] == "other/1"
+    assert of_check(summary, "several-scans") == []
 
 
 # Missing files

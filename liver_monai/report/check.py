@@ -76,6 +76,7 @@ def _check_table(findings: Sequence[Mapping[str, Any]]) -> Table:
         title="Findings by check",
         columns=["check", "severity", "findings", "cases"],
         rows=rows,
+        text_columns=["cases"],
         note="An error makes results wrong, or prevents them, until it is mended or the case excluded. A warning makes "
         "a case or its figures doubtful. A note is worth knowing.",
     )

@@ -152,8 +152,9 @@ def mixed_orientation(data: DataSet) -> Iterator[Observed]:
 
 
 def odd_contrast(data: DataSet) -> Iterator[Observed]:
-    """Livers much brighter or darker than the others."""
-    livers_hu = data.figures("liver_hu")
+    """Livers much brighter or darker than the others, those left out whose values are no Hounsfield units."""
+    not_hu = {finding.case_id for report in data.reports for finding in report.findings if finding.check == "not-hu"}
+    livers_hu = {case_id: hu for case_id, hu in data.figures("liver_hu").items() if case_id not in not_hu}
     if len(livers_hu) < 3:
         return
     median_hu = float(np.median(list(livers_hu.values())))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from liver_monai.data.cases import Case, find_images
+from liver_monai.data.cases import Case, find_images, patient_of
 from liver_monai.data.curation import EXCLUDES, SPACING_OVERRIDES, CuratedCases, beside, curate
 from liver_monai.data.folds import FoldRow, read_fold_rows
 from liver_monai.data.layouts import LISTING, labelled_cases, licence_note
@@ -58,7 +58,7 @@ def find_scans(
     tables = {folds: read_fold_rows(folds)} if folds else {}
     for path, prefix in zip(given, _prefixes(given), strict=True):
         own = _scans_of(path, has_excludes=excludes is not None, has_spacings=spacing_overrides is not None)
-        cases += [replace(case, case_id=prefix + case.case_id) for case in own.cases]
+        cases += [_renamed(case, prefix) for case in own.cases]
         excluded |= {prefix + case_id: reason for case_id, reason in own.excluded.items()}
         table = None if folds else _beside(path, FOLDS)
         if table is not None:
@@ -80,6 +80,13 @@ def _prefixes(paths: Sequence[Path]) -> list[str]:
     if len(set(names)) < len(names):
         raise InputError(f"{paths[0]} was given twice; give two data sets to compare, or one to check")
     return [f"{name}/" for name in names]
+
+
+def _renamed(case: Case, prefix: str) -> Case:
+    """A patient who is known by a file's name is another one in another data set."""
+    is_by_name = case.patient_id == patient_of(case.case_id)
+    patient_id = prefix + case.patient_id if is_by_name else case.patient_id
+    return replace(case, case_id=prefix + case.case_id, patient_id=patient_id)
 
 
 def _scans_of(path: Path, *, has_excludes: bool, has_spacings: bool) -> CuratedCases:
