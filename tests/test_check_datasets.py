@@ -334,13 +334,13 @@ def start_checking(data, out, *options):
     return subprocess.Popen([str(word) for word in command], stderr=subprocess.DEVNULL, start_new_session=True)
 
 
-def kill_and_resume(data, out, *, n_kills, seed):
-    """Kill at random moments and go on each time; returns how many cases were kept at each kill."""
+def kill_and_resume(data, out, *, n_kills, whole_s, seed):
+    """Kill at random moments of a check and go on each time; returns how many cases were kept at each kill."""
     rng = random.Random(seed)
     kept = []
     while len(kept) < n_kills:
         process = start_checking(data, out, "--resume", "--jobs", rng.choice([1, 2]))
-        time.sleep(rng.uniform(3, 12))
+        time.sleep(rng.uniform(0.2, 1) * whole_s)
         was_killed = process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -357,8 +357,10 @@ def check_kills(cli, folder, *, n_kills, n_cases=8, seed=0):
     data, out = folder / "data", folder / "out"
     write_phantoms(data, n_cases=n_cases, shape=(96, 96, 24))
     expected = checked(cli, data)
+    begin = time.monotonic()
+    start_checking(data, folder / "undisturbed").wait()
 
-    kept = kill_and_resume(data, out, n_kills=n_kills, seed=seed)
+    kept = kill_and_resume(data, out, n_kills=n_kills, whole_s=time.monotonic() - begin, seed=seed)
 
     assert checked(cli, data, "-o", out, "--resume") == expected
     assert json.loads((out / "check.json").read_text(encoding="utf-8")) == expected
