@@ -239,7 +239,7 @@ def test_the_licence_is_that_which_prepare_tells(cli, lits, tmp_path):
 
 
 def test_twelve_good_cases_give_nothing_but_telling_notes(cli, tmp_path):
-    write_phantoms(tmp_path, n_cases=12, shape=(80, 80, 64), seed=20)
+    write_phantoms(tmp_path, n_cases=12, shape=(56, 56, 48), seed=20)
 
     summary = checked(cli, tmp_path)
 
