@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,13 @@ from liver_monai.io.tables import read_table, write_table
 
 N_FOLDS = 5
 COLUMNS = ("case_id", "patient_id", "fold", "burden")
+
+
+class FoldRow(NamedTuple):
+    """What a file of folds says of a case; ``patient_id`` is empty where it says none."""
+
+    fold: int
+    patient_id: str
 
 
 def assign_folds(
@@ -104,14 +112,24 @@ def read_folds(path: Path, cases: Sequence[Case], *, content: Mapping[str, str] 
         InputError: no such file, a fold that is no number from 0 on, or a patient of these cases, or one image, in two
             folds.
     """
-    known = {}
+    known = read_fold_rows(path)
+    folds = {case.case_id: known[case.case_id].fold for case in cases if case.case_id in known}
+    require_together(path, cases, {name: f"fold {fold}" for name, fold in folds.items()}, content=content or {})
+    return folds
+
+
+def read_fold_rows(path: Path) -> dict[str, FoldRow]:
+    """What the file says, by case_id, be it right or not.
+
+    Raises:
+        InputError: no such file, or a fold that is no number from 0 on.
+    """
+    rows = {}
     for row in read_table(path, columns=("case_id", "fold")):
         if not row["fold"].isdecimal():
             raise InputError(f"{path}: the fold of '{row['case_id']}' is '{row['fold']}'; folds are numbers from 0 on")
-        known[row["case_id"]] = int(row["fold"])
-    folds = {case.case_id: known[case.case_id] for case in cases if case.case_id in known}
-    require_together(path, cases, {name: f"fold {fold}" for name, fold in folds.items()}, content=content or {})
-    return folds
+        rows[row["case_id"]] = FoldRow(int(row["fold"]), row.get("patient_id", ""))
+    return rows
 
 
 def require_together(

@@ -49,7 +49,7 @@ def _examine(loaded: LoadedCase) -> CaseReport:
         case_id=loaded.case.case_id,
         image=str(loaded.case.image),
         label=None if loaded.case.label is None else str(loaded.case.label),
-        patient_id=getattr(loaded.case, "patient_id", ""),
+        patient_id=loaded.case.patient_id,
         findings=findings,
         figures=_fingerprint(loaded) if is_read else {},
         content=measure_content(loaded.image) if is_read else None,
@@ -93,6 +93,7 @@ def _failed(case: Case, message: str) -> CaseReport:
         case_id=case.case_id,
         image=str(case.image),
         label=None if case.label is None else str(case.label),
+        patient_id=case.patient_id,
         findings=(finding,),
     )
 

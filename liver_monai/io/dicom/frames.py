@@ -66,7 +66,7 @@ HEADER = (
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 )
-"""All that is read of a header: nothing of it names the patient."""
+"""All that is kept of a header: nothing of it names the patient."""
 
 DAMAGED = (InvalidDicomError, AttributeError, EOFError, IndexError, KeyError, OSError, TypeError, ValueError)
 """What pydicom raises, by turns, for a header or pixels that it cannot make sense of."""
