@@ -364,12 +364,12 @@ def check_kills(cli, folder, *, n_kills, n_cases=8, seed=0):
 
     assert checked(cli, data, "-o", out, "--resume") == expected
     assert json.loads((out / "check.json").read_text(encoding="utf-8")) == expected
-    assert (out / "report.html").read_text(encoding="utf-8").endswith("</html>\n")
+    assert (out / "report.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
     return kept
 
 
 @pytest.mark.slow
 def test_a_check_that_is_killed_and_resumed_ends_as_one_that_was_not(cli, tmp_path):
-    kept = check_kills(cli, tmp_path, n_kills=8)
+    kept = check_kills(cli, tmp_path, n_kills=5)
 
     assert max(kept) > 0
