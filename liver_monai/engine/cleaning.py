@@ -40,7 +40,7 @@ def clean_mask(
         return cleaned
     box = cleaned[boxes[0]]  # a view: nothing is computed where nothing was predicted
     if largest_component:
-        box[~_largest(box != BACKGROUND)] = BACKGROUND
+        box[~largest_of(box != BACKGROUND)] = BACKGROUND
     if fill_holes:
         _fill_holes(box)
     if min_lesion_mm3:
@@ -48,8 +48,8 @@ def clean_mask(
     return cleaned
 
 
-def _largest(mask: np.ndarray) -> np.ndarray:
-    """The component of most voxels; of equals the first."""
+def largest_of(mask: np.ndarray) -> np.ndarray:
+    """The component of most voxels of a bool mask; of equals the first."""
     labels, _ = components(mask)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
