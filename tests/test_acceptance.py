@@ -209,12 +209,13 @@ def test_another_loader_takes_the_place_of_ours(phantom_dataset, slab_size):
 
 
 def test_another_writer_takes_the_place_of_ours(tmp_path):
-    """MONAI Label knows a writer by its type, MONAI Deploy by its name."""
-    transforms = postprocessing(output_dir=tmp_path).transforms
+    """MONAI Label knows a writer by its type, MONAI Deploy by its name; what cleans the mask stays."""
+    cleaning, writer = postprocessing(output_dir=tmp_path).transforms
 
-    assert all(
-        isinstance(transform, SaveImaged) and "SaveImage" in type(transform).__name__ for transform in transforms
-    )
+    assert isinstance(writer, SaveImaged)
+    assert "SaveImage" in type(writer).__name__
+    assert not isinstance(cleaning, SaveImaged)
+    assert "SaveImage" not in type(cleaning).__name__
 
 
 def test_a_run_offers_one_model(trained_run):

@@ -219,26 +219,7 @@ def _compact(path: Path, voxels: np.ndarray) -> np.ndarray:
         raise InputError(f"{path}: {count} of {voxels.size} voxels are NaN or infinite; a CT holds finite HU only")
     limits = np.iinfo(np.int16)
     fits = voxels.dtype.kind in "iub" and voxels.min() >= limits.min and voxels.max() <= limits.max
-    return _last_axis_first(voxels, dtype=np.int16 if fits else np.float32)
-
-
-ROWS_A_BLOCK = 64
-"""With as many slices as a CT has, a block of rows fits into a core's cache."""
-
-
-def _last_axis_first(voxels: np.ndarray, *, dtype: type[np.generic]) -> np.ndarray:
-    """A copy whose last axis lies together in memory, as torch has it; in most files it is the first axis that does.
-
-    NumPy alone would walk through one of the two across its order, which takes two to three times as long.
-    """
-    if voxels.flags.c_contiguous:
-        return np.ascontiguousarray(voxels, dtype=dtype)
-    ordered = np.empty(voxels.shape, dtype=dtype)
-    for first in range(0, voxels.shape[0], ROWS_A_BLOCK):
-        rows = slice(first, first + ROWS_A_BLOCK)
-        for y in range(voxels.shape[1]):
-            ordered[rows, y] = voxels[rows, y]
-    return ordered
+    return np.asarray(voxels, dtype=np.int16 if fits else np.float32)  # in the file's order: slices lie together
 
 
 def _tensor(voxels: np.ndarray, affine: np.ndarray, *, name: str) -> MetaTensor:
