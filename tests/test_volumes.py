@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from liver_monai.errors import InputError
 from liver_monai.io.masks import write_mask
-from liver_monai.io.volumes import _last_axis_first, read_mask, read_volume
+from liver_monai.io.volumes import last_axis_first, read_mask, read_volume
 
 AFFINE = np.array([[-0.7, 0.01, 0, 120.5], [0, -0.7, 0.02, 80.25], [0, 0, 2.5, -300.125], [0, 0, 0, 1]])
 
@@ -214,8 +214,8 @@ def test_voxels_keep_their_places_however_they_lie_in_memory(shape, order, dtype
     voxels = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
     laid_out = np.ascontiguousarray(voxels.transpose(order)).transpose(np.argsort(order))
 
-    copied = _last_axis_first(laid_out, dtype=np.float32)
+    copied = last_axis_first(laid_out)
 
     assert copied.flags.c_contiguous
-    assert copied.dtype == np.float32
+    assert copied.dtype == voxels.dtype
     np.testing.assert_array_equal(copied, voxels)

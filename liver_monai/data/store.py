@@ -33,7 +33,7 @@ from liver_monai.data.checks.content import measure_content
 from liver_monai.data.slabs import slab_indices
 from liver_monai.data.transforms import ORIENTATION, LoadImageVolumed, to_grid
 from liver_monai.errors import InputError, one_line
-from liver_monai.io.volumes import Source, files_of
+from liver_monai.io.volumes import Source, files_of, last_axis_first
 from liver_monai.processes import in_processes
 from liver_monai.spec import LABELS, LIVER, TUMOR, ModelSpec
 
@@ -372,7 +372,7 @@ def _write_case(case: Case, spec: ModelSpec, folder: Path) -> None:
 
 
 def _content_hash(image: np.ndarray) -> str:
-    content = measure_content(image)
+    content = measure_content(last_axis_first(image))
     return content.digest if any(numbers.size for numbers in content.slices) else ""
 
 

@@ -61,8 +61,9 @@ def nifti_voxels(path: Path, image: Any) -> np.ndarray:
     """
     shape = nifti_shape(image)
     try:
-        stored = image.dataobj.reshape(shape)
-        parts = (stored[:, :, first : first + SLICES_A_READ] for first in range(0, shape[2], SLICES_A_READ))
+        ones = (0,) * (len(image.shape) - 3)  # by index: a reshaped proxy would open the file anew for each part
+        starts = range(0, shape[2], SLICES_A_READ)
+        parts = (image.dataobj[:, :, first : first + SLICES_A_READ, *ones] for first in starts)
         return _joined(parts, shape)
     except DAMAGED as error:
         raise InputError(f"{path}: is damaged, its voxels end too early ({one_line(error)}); fetch it anew") from error

@@ -222,6 +222,25 @@ def _compact(path: Path, voxels: np.ndarray) -> np.ndarray:
     return np.asarray(voxels, dtype=np.int16 if fits else np.float32)  # in the file's order: slices lie together
 
 
+ROWS_A_BLOCK = 64
+"""With as many slices as a CT has, a block of rows fits into a core's cache."""
+
+
+def last_axis_first(voxels: np.ndarray) -> np.ndarray:
+    """Voxels ``(X, Y, Z)`` whose last axis lies together in memory; in most files it is the first axis that does.
+
+    NumPy alone would walk through one of the two across its order, which takes two to three times as long.
+    """
+    if voxels.flags.c_contiguous:
+        return voxels
+    ordered = np.empty(voxels.shape, dtype=voxels.dtype)
+    for first in range(0, voxels.shape[0], ROWS_A_BLOCK):
+        rows = slice(first, first + ROWS_A_BLOCK)
+        for y in range(voxels.shape[1]):
+            ordered[rows, y] = voxels[rows, y]
+    return ordered
+
+
 def _tensor(voxels: np.ndarray, affine: np.ndarray, *, name: str) -> MetaTensor:
     meta = {
         "affine": torch.from_numpy(affine),

@@ -17,7 +17,7 @@ from liver_monai.data.checks.measures import Blocks, Histogram
 from liver_monai.data.transforms import with_spacing
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.nifti import DAMAGED
-from liver_monai.io.volumes import Source, is_volume_file, read_mask, read_volume, require_same_grid
+from liver_monai.io.volumes import Source, is_volume_file, last_axis_first, read_mask, read_volume, require_same_grid
 from liver_monai.spec import LABELS, LIVER, TUMOR
 
 CONNECTED_BY_CORNERS = np.ones((3, 3, 3), dtype=bool)
@@ -46,10 +46,10 @@ class LoadedCase:
         self.affine = self.stored_affine
         if volume is not None and case.spacing_mm is not None:
             self.affine = np.asarray(with_spacing(volume, case.spacing_mm).affine, dtype=np.float64)
-        self.image = np.zeros((0, 0, 0), np.int16) if volume is None else volume[0].numpy()
+        self.image = np.zeros((0, 0, 0), np.int16) if volume is None else last_axis_first(volume[0].numpy())
         if case.label is not None:
             label, self.label_error = _try_read_label(case.label, volume)
-            self.label = None if label is None else label[0].numpy()
+            self.label = None if label is None else last_axis_first(label[0].numpy())
             if label is not None and volume is not None:
                 self.grid_error = _grid_error(label, volume)
 
