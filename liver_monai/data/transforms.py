@@ -41,10 +41,14 @@ class LoadImageVolumed(MapTransform):  # type: ignore[misc]  # MONAI is untyped
     MONAI Deploy knows the transform that its own loader takes the place of.
     """
 
+    def __init__(self, keys: KeysCollection, *, in_file_order: bool = False) -> None:
+        super().__init__(keys)
+        self.in_file_order = in_file_order
+
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace the path under every key by a ``(1, X, Y, Z)`` MetaTensor."""
         keys = set(self.key_iterator(data))
-        read = {key: read_volume(data[key]) for key in keys - {"label"}}
+        read = {key: read_volume(data[key], in_file_order=self.in_file_order) for key in keys - {"label"}}
         if "label" in keys:
             read["label"] = read_mask(data["label"], grid=read.get("image"))
         if "image" in read and "label" in read:
@@ -84,12 +88,13 @@ def preprocessing(spec: ModelSpec, *, by_slice: bool = False) -> Compose:
     With ``by_slice`` only as far as ``(1, X, Y, Z)`` in HU as stored: ``SlabInferer`` does the rest, the same, to each
     slice that it looks at, so that no second volume is held.
     """
-    read = [LoadImageVolumed("image"), EnsureChannelFirstd("image")]  # MONAI Deploy loads for itself, as (X, Y, Z)
+    add_channel = EnsureChannelFirstd("image")  # MONAI Deploy loads for itself, as (X, Y, Z)
     if by_slice:
-        return Compose(read)
+        return Compose([LoadImageVolumed("image", in_file_order=True), add_channel])
     return Compose(
         [
-            *read,
+            LoadImageVolumed("image"),
+            add_channel,
             Orientationd("image", axcodes=ORIENTATION, labels=None),
             ToModelGridd("image", spacing_mm=spec.spacing_mm),
             hu_window(spec),

@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 
 from liver_monai.errors import InputError
 from liver_monai.io.dicom import DicomVolume, only_volume
-from liver_monai.io.dicom.archive import DICOM_SUFFIXES, is_dicom_file, is_zip
+from liver_monai.io.dicom.archive import DICOM_SUFFIXES, is_dicom_file, is_tar, is_zip
 from liver_monai.io.dicom.geometry import place_slices
 from liver_monai.io.itk import ITK_SUFFIXES, itk_affine, itk_dtype, itk_shape, itk_voxels, open_itk
 from liver_monai.io.nifti import NIFTI_SUFFIXES, is_nifti, nifti_shape, nifti_voxels, open_nifti
@@ -73,8 +73,12 @@ def strip_suffix(name: str) -> str:
     return next((name[: -len(suffix)] for suffix in suffixes if name.lower().endswith(suffix)), name)
 
 
-def read_volume(source: Source) -> MetaTensor:
+def read_volume(source: Source, *, in_file_order: bool = False) -> MetaTensor:
     """Read a CT in its stored orientation: NIfTI, NRRD, MetaImage, or DICOM (folder, zip, multi-frame file).
+
+    Args:
+        source: a file, folder or zip, or one volume of DICOM.
+        in_file_order: leave the voxels in memory as they come, mostly a slice together, and make no second copy.
 
     Returns:
         ``(1, X, Y, Z)`` tensor: int16 where every value fits, else float32, with intensity slope and intercept
@@ -89,7 +93,7 @@ def read_volume(source: Source) -> MetaTensor:
         from liver_monai.io.dicom.voxels import read_hu  # here, so that NIfTI is read beside pydicom 2: MONAI Label's
 
         return _tensor(*read_hu(volume), name=str(volume))
-    return _tensor(*read_voxels(volume), name=str(volume))
+    return _tensor(*read_voxels(volume, in_file_order=in_file_order), name=str(volume))
 
 
 def read_mask(source: Source, *, grid: MetaTensor | None = None) -> MetaTensor:
@@ -124,15 +128,15 @@ def read_mask(source: Source, *, grid: MetaTensor | None = None) -> MetaTensor:
     return mask.to(torch.uint8)
 
 
-def read_voxels(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_voxels(path: Path, *, in_file_order: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Voxels ``(X, Y, Z)`` and affine of one file that holds a whole volume, as ``read_volume`` gives them."""
     if is_nifti(path):
         image = open_nifti(path)
         affine = _placing(path, nifti_shape(image), image.affine)
-        return _compact(path, nifti_voxels(path, image)), affine
+        return _compact(path, nifti_voxels(path, image), in_file_order=in_file_order), affine
     reader = open_itk(path)
     affine = _placing(path, itk_shape(reader), itk_affine(reader))
-    return _compact(path, itk_voxels(path, reader)), affine
+    return _compact(path, itk_voxels(path, reader), in_file_order=in_file_order), affine
 
 
 def read_header(source: Source) -> VolumeHeader:
@@ -192,6 +196,8 @@ def _found(source: Source) -> Path | DicomVolume:
         raise InputError(f"{path}: no such file or folder")
     if path.is_file() and is_volume_file(path):
         return path
+    if is_tar(path):
+        raise InputError(f"{path}: is a tar archive; unpack it and give the folder, or pack it as zip")
     if path.is_dir() or is_zip(path) or is_dicom_file(path):
         return only_volume(path)
     raise InputError(f"{path}: is not a volume that can be read; give {VOLUME_FORMATS} (a folder, zip or file)")
@@ -210,14 +216,34 @@ def _placing(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarr
     return affine
 
 
-def _compact(path: Path, voxels: np.ndarray) -> np.ndarray:
+def _compact(path: Path, voxels: np.ndarray, *, in_file_order: bool = False) -> np.ndarray:
     """The smallest of int16 and float32 that loses nothing a network can see; also out of foreign byte orders."""
     if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
         count = int(voxels.size - np.isfinite(voxels).sum())
         raise InputError(f"{path}: {count} of {voxels.size} voxels are NaN or infinite; a CT holds finite HU only")
     limits = np.iinfo(np.int16)
     fits = voxels.dtype.kind in "iub" and voxels.min() >= limits.min and voxels.max() <= limits.max
-    return np.asarray(voxels, dtype=np.int16 if fits else np.float32)  # in the file's order: slices lie together
+    dtype = np.int16 if fits else np.float32
+    return np.asarray(voxels, dtype=dtype) if in_file_order else _last_axis_first(voxels, dtype=dtype)
+
+
+ROWS_A_BLOCK = 64
+"""With as many slices as a CT has, a block of rows fits into a core's cache."""
+
+
+def _last_axis_first(voxels: np.ndarray, *, dtype: type[np.generic]) -> np.ndarray:
+    """A copy whose last axis lies together in memory, as torch has it; in most files it is the first axis that does.
+
+    NumPy alone would walk through one of the two across its order, which takes two to three times as long.
+    """
+    if voxels.flags.c_contiguous:
+        return np.ascontiguousarray(voxels, dtype=dtype)
+    ordered = np.empty(voxels.shape, dtype=dtype)
+    for first in range(0, voxels.shape[0], ROWS_A_BLOCK):
+        rows = slice(first, first + ROWS_A_BLOCK)
+        for y in range(voxels.shape[1]):
+            ordered[rows, y] = voxels[rows, y]
+    return ordered
 
 
 def _tensor(voxels: np.ndarray, affine: np.ndarray, *, name: str) -> MetaTensor:
