@@ -287,9 +287,9 @@ def _keep_case(case: Case, mask: Path) -> Prediction:
 
 def _volumes_ml(mask: MetaTensor) -> tuple[float, float]:
     """Liver and tumour of a mask ``(1, X, Y, Z)``; a tumour is part of the liver."""
-    counts = np.bincount(mask.numpy().ravel(), minlength=TUMOR + 1)
     voxel_ml = abs(np.linalg.det(np.asarray(mask.affine)[:3, :3])) / 1000
-    return float(counts[LIVER:].sum() * voxel_ml), float(counts[TUMOR] * voxel_ml)
+    n_liver, n_tumor = (int(torch.count_nonzero(mask.as_tensor() >= label)) for label in (LIVER, TUMOR))
+    return n_liver * voxel_ml, n_tumor * voxel_ml
 
 
 def segment(ct: Source, *, bundle: Bundles, device: str = "auto") -> MetaTensor:
