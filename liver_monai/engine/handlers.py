@@ -220,7 +220,8 @@ class Checkpoint:
 
     def attach(self, engine: Engine) -> None:
         """Attach to the trainer, after all handlers that change what is kept, or draw random numbers."""
-        objects = {**self.objects, "trainer": _Epochs(engine), "scaler": _Scaler(engine), "random": RandomState()}
+        own = {"trainer": _Epochs(engine), "scaler": _Scaler(engine), "random": RandomState(engine.state.device)}
+        objects = {**self.objects, **own}
         if self.resume:
             self._require_fitting(engine, set(objects))
             CheckpointLoader(str(self.path), objects, map_location="cpu").attach(engine)
