@@ -403,6 +403,22 @@ def test_patience_outlasts_an_interruption(tmp_path, capfd):
     assert "EarlyStopping" not in capfd.readouterr().err
 
 
+@given(warm_up=st.floats(0, 0.99))
+def test_the_warm_up_is_as_long_as_it_is_said_to_be(warm_up):
+    budget = Budget(max_epochs=1000, warm_up=warm_up)
+    factors = []
+    for budget.epochs_done in range(1000):
+        factors.append(budget.learning_rate_factor())
+
+    assert factors.index(max(factors)) == pytest.approx(1000 * warm_up, abs=1)
+
+
+@pytest.mark.parametrize("warm_up", [-0.1, 1, 1.5])
+def test_a_warm_up_that_leaves_nothing_is_refused(warm_up):
+    with pytest.raises(InputError, match=f"warm_up is {warm_up}"):
+        Budget(max_epochs=3, warm_up=warm_up)
+
+
 @pytest.mark.parametrize(("max_epochs", "minutes"), [(0, None), (1.5, None), (3, 0), (3, -1.0)])
 def test_a_budget_of_nothing_is_refused(max_epochs, minutes):
     with pytest.raises(InputError, match=f"max_epochs is {max_epochs} and minutes {minutes}"):

@@ -96,8 +96,8 @@ class SyntheticTumor:
 class RandLiverTumord(RandomizableTransform, MapTransform):  # type: ignore[misc]  # MONAI is untyped
     """Draw tumours into the liver of ``image`` (HU) and write them into ``label`` as class 2.
 
-    Both are a slab ``(slices, H, W)`` or a volume ``(1, H, W, D)``; in a slab at least one tumour cuts the slice in
-    the middle, if it has liver. Only voxels of class 1 change, in the tumours and up to ``REACH`` radii around them;
+    Both are a slab ``(slices, H, W)`` or a volume ``(1, H, W, D)``; in a slab every tumour cuts the slice in the
+    middle or lies close to it. Only voxels of class 1 change, in the tumours and up to ``REACH`` radii around them;
     tumours that are there stay as they are and keep their distance. A liver without room gets smaller tumours or none.
 
     Args:

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
+from monai.engines import IterationEvents
 from monai.handlers import CheckpointLoader
 
+from liver_monai.engine.random_state import RandomState
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.files import whole_file
 from liver_monai.model.weights import save_weights
@@ -24,6 +26,9 @@ logger = logging.getLogger(__name__)
 WARM_UP = 0.05
 """Share of the budget in which the learning rate rises from 0; a usual value for AdamW from random weights."""
 
+LEAST_FACTOR = 1e-3
+"""Of the learning rate: the first step must learn, too."""
+
 
 class Budget:
     """How far a training has come: in epochs or in minutes, whichever is further.
@@ -31,18 +36,22 @@ class Budget:
     Args:
         max_epochs: the epochs of the whole training.
         minutes: wall time of the whole training with its validations, or ``None``.
+        warm_up: share of it in which the learning rate rises.
 
     Raises:
-        InputError: no epoch, or no time.
+        InputError: no epoch, no time, or nothing left after the warm-up.
     """
 
-    def __init__(self, *, max_epochs: int, minutes: float | None = None) -> None:
+    def __init__(self, *, max_epochs: int, minutes: float | None = None, warm_up: float = WARM_UP) -> None:
         if int(max_epochs) != max_epochs or max_epochs < 1 or (minutes is not None and minutes <= 0):
             raise InputError(
                 f"max_epochs is {max_epochs} and minutes {minutes}; a training needs one whole epoch or more, and time"
             )
+        if not 0 <= warm_up < 1:
+            raise InputError(f"warm_up is {warm_up}; it must be a share of the training: 0 or more and less than 1")
         self.max_epochs = max_epochs
         self.minutes = minutes
+        self.warm_up = warm_up
         self.minutes_before = 0.0  # spent before this process took the training up
         self.started_s = time.monotonic()
         self.epochs_done = 0.0
@@ -63,9 +72,9 @@ class Budget:
     def learning_rate_factor(self, step: int = 0) -> float:
         """Linear warm-up, then a cosine to 0 at the end of the budget; the form ``LambdaLR`` calls."""
         progress = self.progress()
-        if progress < WARM_UP:
-            return (progress + 1e-3) / (WARM_UP + 1e-3)  # never 0: the first step must learn too
-        return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
+        if progress < self.warm_up:
+            return (progress + LEAST_FACTOR) / (self.warm_up + LEAST_FACTOR)
+        return 0.5 * (1 + math.cos(math.pi * (progress - self.warm_up) / (1 - self.warm_up)))
 
     def state_dict(self) -> dict[str, float]:
         """What a resumed training must know."""
@@ -96,6 +105,29 @@ class BudgetHandler:
     def _end(self, engine: Engine) -> None:
         if self.budget.is_spent():
             engine.terminate()
+
+
+class ClipGradients:
+    """Scales the gradients of a step down where their common norm is above ``max_norm``.
+
+    Raises:
+        InputError: a norm that is not above 0.
+    """
+
+    def __init__(self, *, max_norm: float) -> None:
+        if max_norm <= 0:
+            raise InputError(f"max_grad_norm is {max_norm}; it must be above 0, or null for no limit")
+        self.max_norm = max_norm
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the trainer."""
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Clip what the backward pass left, without the factor of mixed precision."""
+        if engine.scaler is not None:
+            engine.scaler.unscale_(engine.optimizer)
+        torch.nn.utils.clip_grad_norm_(engine.network.parameters(), self.max_norm)
 
 
 class ValidateAtEnd:
@@ -165,11 +197,15 @@ class WeightsSaver:
 class Checkpoint:
     """Keeps everything a training needs to go on in one file, written after each epoch, whole or not at all.
 
+    Killed at any moment and taken up again, a training on a CPU ends with the weights, to the bit, that it would have
+    ended with: what the file lacks is begun anew, and depends on nothing else. That does not hold for one by minutes.
+
     MONAI's own saver writes in place, so that a process killed while saving loses the checkpoint it had.
 
     Args:
         path: the file.
-        objects: what has ``state_dict`` and ``load_state_dict``; the trainer is added.
+        objects: what has ``state_dict`` and ``load_state_dict``, ``None`` where it is switched off; the trainer, its
+            gradient scaler and the random generators are added.
         validator: its best score is kept, so that a resumed training does not replace better weights by worse ones.
         resume: load the file when the training starts.
     """
@@ -178,21 +214,26 @@ class Checkpoint:
         self, *, path: str, objects: dict[str, Any], validator: Engine | None = None, resume: bool = False
     ) -> None:
         self.path = Path(path)
-        self.objects = objects if validator is None else {**objects, "best": _BestScore(validator)}
+        best = {} if validator is None else {"best": _BestScore(validator)}
+        self.objects = {name: item for name, item in objects.items() if item is not None} | best
         self.resume = resume
 
     def attach(self, engine: Engine) -> None:
-        """Attach to the trainer, after its validation handler."""
-        objects = {**self.objects, "trainer": _Epochs(engine)}
+        """Attach to the trainer, after all handlers that change what is kept, or draw random numbers."""
+        own = {"trainer": _Epochs(engine), "scaler": _Scaler(engine), "random": RandomState(engine.state.device)}
+        objects = {**self.objects, **own}
         if self.resume:
-            self._require_fitting(engine)
+            self._require_fitting(engine, set(objects))
             CheckpointLoader(str(self.path), objects, map_location="cpu").attach(engine)
         engine.add_event_handler(Events.EPOCH_COMPLETED, lambda _: self._write(objects))
 
-    def _require_fitting(self, engine: Engine) -> None:
+    def _require_fitting(self, engine: Engine, names: set[str]) -> None:
         """Refuse what cannot be gone on with before the engine runs, while it is still told in one line."""
         try:
             states = torch.load(self.path, map_location="cpu", weights_only=True)
+            missing = names - states.keys()
+            if missing:
+                raise ValueError(f"it lacks {', '.join(sorted(missing))}")
             epochs_done = states["trainer"]["epoch"]
             self.objects["network"].load_state_dict(states["network"])
         except Exception as error:  # torch raises a dozen types for a file that is not its own
@@ -228,6 +269,21 @@ class _Epochs:
         self.trainer.load_state_dict({**state, "epoch_length": self.trainer.state.epoch_length})
 
 
+class _Scaler:
+    """The gradient scaler of mixed precision, which MONAI's trainer makes when it starts."""
+
+    def __init__(self, trainer: Engine) -> None:
+        self.trainer = trainer
+
+    def state_dict(self) -> dict[str, Any]:
+        scaler = self.trainer.scaler
+        return {} if scaler is None else dict(scaler.state_dict())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state and self.trainer.scaler is not None:  # a training may go on on another device
+            self.trainer.scaler.load_state_dict(state)
+
+
 class _BestScore:
     """The best score of a validator so far, and its epoch."""
 
@@ -244,7 +300,10 @@ class _BestScore:
 
 
 class History:
-    """A row an epoch, as CSV and as a log line: minutes, learning rate, mean loss and, where validated, the scores."""
+    """A row an epoch, as CSV and as a log line: minutes, learning rate, mean loss and, where validated, the scores.
+
+    An epoch that is done again after an interruption has one row, the second.
+    """
 
     def __init__(
         self, *, path: str, budget: Budget, optimizer: torch.optim.Optimizer, validator: Engine | None = None
@@ -256,7 +315,7 @@ class History:
         self.losses: list[float] = []
 
     def attach(self, engine: Engine) -> None:
-        """Attach to the trainer, after its validation handler."""
+        """Attach to the trainer, after its validation handler and before its checkpoint, or a row could be lost."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._note_loss)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
@@ -273,7 +332,7 @@ class History:
         self.losses.clear()
         if idist.get_rank() > 0:
             return
-        self._append(row)
+        self._add(row)
         logger.info("  ".join(f"{name} {value}" for name, value in row.items() if value != ""))
 
     def _note_loss(self, engine: Engine) -> None:
@@ -287,14 +346,19 @@ class History:
             return dict.fromkeys(VALIDATION_SCORES, "")
         return {name: round(float(self.validator.state.metrics[name]), 5) for name in VALIDATION_SCORES}
 
-    def _append(self, row: dict[str, Any]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        is_new = not self.path.exists()
-        with self.path.open("a", newline="", encoding="utf-8") as file:
+    def _add(self, row: dict[str, Any]) -> None:
+        """The rows of earlier epochs and this one."""
+        with whole_file(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(row))
-            if is_new:
-                writer.writeheader()
+            writer.writeheader()
+            writer.writerows(self._rows_before(row["epoch"]))
             writer.writerow(row)
+
+    def _rows_before(self, epoch: int) -> list[dict[str, str]]:
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="", encoding="utf-8") as file:
+            return [row for row in csv.DictReader(file) if int(row["epoch"]) < epoch]
 
 
 VALIDATION_SCORES = ("val_mean_dice", "val_liver_dice", "val_tumor_dice")

@@ -32,7 +32,7 @@ from liver_monai.model.weights import check_weights
 DEFAULT_BUNDLE = "mobilenet"
 """Small enough to train on a CPU."""
 
-OF_THE_CHECKPOINT = "the checkpoint's state of optimizer and schedule goes on"
+OF_THE_CHECKPOINT = "the checkpoint's state of optimizer, schedule and average goes on"
 OF_THE_COMMAND = "the command line decides on it"
 UNCHANGEABLE = {
     "spec": "the weights were trained under it",
@@ -43,6 +43,8 @@ UNCHANGEABLE = {
     "learning_rate": OF_THE_CHECKPOINT,
     "optimizer": OF_THE_CHECKPOINT,
     "lr_scheduler": OF_THE_CHECKPOINT,
+    "ema_decay": OF_THE_CHECKPOINT,
+    "averaged": OF_THE_CHECKPOINT,
     "checkpoint": "the checkpoint lies there",
     "ckpt_dir": "the checkpoint lies there",
     "resume": OF_THE_COMMAND,

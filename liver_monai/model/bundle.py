@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -67,8 +68,23 @@ def copy_bundle(bundle: Path, run: Path, overrides: Mapping[str, Any]) -> None:
         InputError: an override that no config knows; nothing is copied then.
     """
     configs = _overridden(bundle, overrides)
-    shutil.copytree(bundle, run, dirs_exist_ok=True, ignore=shutil.ignore_patterns("models", "store", "__pycache__"))
-    _write_configs(run, configs)
+    unwanted = shutil.ignore_patterns("configs", "models", "store", "__pycache__")
+    shutil.copytree(bundle, run, dirs_exist_ok=True, ignore=unwanted)
+    with _whole_folder(run / "configs") as temporary:  # a run that was interrupted here must not go on without them
+        shutil.copytree(bundle / "configs", temporary)
+        for name, config in configs.items():
+            write_json(temporary / name, config)
+
+
+@contextmanager
+def _whole_folder(folder: Path) -> Iterator[Path]:
+    """Give a path beside ``folder`` that takes its place when the block succeeds."""
+    temporary = folder.with_name(f".{os.getpid()}.{folder.name}")
+    try:
+        yield temporary
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def override_bundle(run: Path, overrides: Mapping[str, Any]) -> None:
