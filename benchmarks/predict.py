@@ -306,7 +306,7 @@ def copy_bundle(bundle: str, out: Path) -> str:
     return f"{spec.encoder}, slabs of {spec.slab_size} at {spacing} mm, {'trained' if is_trained else 'random'} weights"
 
 
-NO_CLEANING: dict[str, bool] = {}
+NO_CLEANING = {"largest_component": False, "fill_holes": False}
 """What switches cleaning off in a bundle's config."""
 
 

@@ -200,7 +200,7 @@ def train(  # noqa: PLR0913  # its options
 
 
 @main.command()
-@click.argument("cts", nargs=-1, required=True, metavar="CT...", type=click.Path(path_type=Path))
+@click.argument("cts", nargs=-1, required=True, metavar="CT...", type=click.Path(readable=False, path_type=Path))
 @click.option("--bundle", required=True, help="A trained run's folder; ./NAME if it is named like a shipped bundle.")
 @OUT
 @DEVICE

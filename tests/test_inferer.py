@@ -301,7 +301,7 @@ def test_a_single_slice(tmp_path, slab_size, native_mm):
     assert dice(mask[inner] > 0, thresholded(hu)[inner] > 0) > 0.97
 
 
-@pytest.mark.parametrize("n_slices", [300, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_slices", [300, pytest.param(1500, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("slice_mm", [1.0, 4.0, 5.0])
 def test_many_slices(tmp_path, n_slices, slice_mm):
     """A ramp along z: its thresholds lie at slices that can be computed."""
