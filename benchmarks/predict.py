@@ -1,13 +1,14 @@
 """How long does a CT take from its file to its mask, here and elsewhere, and in how much memory?
 
-Each contender is a process of its own. They take turns, and a ratio is the median over the turns: seconds differ between
-machines and from minute to minute, ratios hardly do. "process" is all of it, imports included; "case" is what comes once
-the network is loaded; CPU seconds count little of whatever else runs on the machine. The contenders:
+Each contender is a process of its own. They take turns, and a ratio is the median over the turns: seconds differ
+between machines and from minute to minute, ratios hardly do. "process" is all of it, imports included; "case" is what
+comes once the network is loaded; CPU seconds count little of whatever else runs on the machine. The contenders:
 
     ours, ours-onnx        liver-monai predict, with PyTorch and with --runtime onnx where this version has it
     network, network-onnx  nothing but the network, on the slabs that ours showed it: the limit
     monai                  MONAI's own transforms and SliceInferer, the same weights, logits of the whole volume
     monai-allocator        that, with the settings of the C library that ours makes for itself
+    monai-grid             that, on the grid that ours makes and with logits brought back, as ours does: the same mask
     notebook               a slice at a time, resized to 256 x 256, the same weights
     nnunet                 nnU-Net v2, 2-D, random weights, the same spacing in plane; it takes part where it is
                            installed, without its worker processes, which one CT gains nothing from
@@ -118,7 +119,9 @@ def main(
         limits = {"threads": threads, "limit_s": limit_s, "limit_bytes": limit_bytes}
         jobs = {name: Job(ct=ct, bundle=folder / "bundle", out=folder / "masks" / name, **limits) for name in names}
         print(f"{in_own_process(describe_ct, ct)}; {network}", flush=True)
-        print(f"{threads} threads, {repeats} turns, at most {limit_bytes / 2**30:.1f} GiB each; load {os.getloadavg()[0]}")
+        print(
+            f"{threads} threads, {repeats} turns, at most {limit_bytes / 2**30:.1f} GiB each; load {os.getloadavg()[0]}"
+        )
         runs = take_turns(jobs, repeats)
         for line in [*table(runs), *overheads(runs)]:
             print(line)
@@ -174,7 +177,18 @@ def _command(name: str, job: Job) -> list[str]:
         job_json = json.dumps(dataclasses.asdict(job), default=str)
         return [sys.executable, "-W", "ignore", str(Path(__file__).resolve()), "--measure", name, job_json]
     paths = [str(job.ct), "--bundle", str(job.bundle), "-o", str(job.out)]
-    return [sys.executable, "-c", COMMAND, "predict", *paths, "--device", "cpu", *contender.options, "--overwrite", "--json"]
+    return [
+        sys.executable,
+        "-c",
+        COMMAND,
+        "predict",
+        *paths,
+        "--device",
+        "cpu",
+        *contender.options,
+        "--overwrite",
+        "--json",
+    ]
 
 
 def in_own_process(call: Callable[..., Any], *arguments: Any) -> Any:
@@ -357,14 +371,6 @@ def run_network_torch(job: Job) -> dict[str, float]:
 def run_monai(job: Job) -> dict[str, float]:
     """MONAI as its tutorials have it: the inverse of the transforms brings probabilities back, of the whole volume."""
     import monai.transforms as mt
-    import numpy as np
-    import torch
-    from monai.data import MetaTensor, decollate_batch
-    from monai.data.utils import collate_meta_tensor_fn
-    from monai.inferers import SliceInferer
-
-    from liver_monai.data.slabs import slab_view
-    from liver_monai.spec import OUTPUT_STRIDE
 
     spec, network = _load_network(job)
     low, high = spec.hu_window
@@ -382,19 +388,56 @@ def run_monai(job: Job) -> dict[str, float]:
             mt.Activationsd("pred", softmax=True),
             mt.Invertd("pred", transform=before, orig_keys="image", nearest_interp=False),
             mt.AsDiscreted("pred", argmax=True),
-            mt.SaveImaged("pred", output_dir=job.out, output_postfix="", separate_folder=False, output_dtype=np.uint8),
+            _saving(job),
         ]
     )
     with stopwatch() as figures:
         item = before({"image": str(job.ct)})
-        image = collate_meta_tensor_fn([item["image"]])
-        slabs = slab_view(image.as_tensor()[0, 0], spec.slab_size).permute(1, 2, 3, 0)[None]
-        window = [-(-size // OUTPUT_STRIDE) * OUTPUT_STRIDE for size in image.shape[2:4]]
-        with torch.no_grad():
-            logits = SliceInferer(spatial_dim=2, roi_size=window, sw_batch_size=BATCH)(slabs, network)
-        item["pred"] = decollate_batch(MetaTensor(logits, meta=image.meta))[0]
+        item["pred"] = _whole_logits(item["image"], spec, network)
         after(item)
+    return {**figures, "n_passes": item["image"].shape[-1]}
+
+
+def run_monai_grid(job: Job) -> dict[str, float]:
+    """Ours before the network; MONAI from there on."""
+    import monai.transforms as mt
+
+    from liver_monai.data.transforms import preprocessing
+
+    spec, network = _load_network(job)
+    after = mt.Compose(
+        [mt.ResampleToMatchd("pred", "ct", mode="bilinear"), mt.AsDiscreted("pred", argmax=True), _saving(job)]
+    )
+    with stopwatch() as figures:
+        image = preprocessing(spec)({"image": str(job.ct)})["image"]
+        ct = mt.Compose([mt.LoadImage(), mt.EnsureChannelFirst()])(str(job.ct))
+        after({"pred": _whole_logits(image, spec, network), "ct": ct})
     return {**figures, "n_passes": image.shape[-1]}
+
+
+def _whole_logits(image: Any, spec: Any, network: Any) -> Any:
+    """``(3, H, W, D)`` of ``(1, H, W, D)``: each slice with its neighbours as channels, one window a slice."""
+    import torch
+    from monai.data import MetaTensor
+    from monai.inferers import SliceInferer
+
+    from liver_monai.data.slabs import slab_view
+    from liver_monai.spec import OUTPUT_STRIDE
+
+    slabs = slab_view(image.as_tensor()[0], spec.slab_size).permute(1, 2, 3, 0)[None]
+    window = [-(-size // OUTPUT_STRIDE) * OUTPUT_STRIDE for size in image.shape[1:3]]
+    with torch.no_grad():
+        logits = SliceInferer(spatial_dim=2, roi_size=window, sw_batch_size=BATCH)(slabs, network)
+    return MetaTensor(logits[0], meta=image.meta)
+
+
+def _saving(job: Job) -> Any:
+    import monai.transforms as mt
+    import numpy as np
+
+    return mt.SaveImaged(
+        "pred", output_dir=job.out, output_postfix="", separate_folder=False, output_dtype=np.uint8, print_log=False
+    )
 
 
 def run_notebook(job: Job) -> dict[str, float]:
@@ -553,14 +596,15 @@ CONTENDERS = {
     "network-onnx": Contender(measure=run_network_onnx),
     "monai": Contender(measure=run_monai),
     "monai-allocator": Contender(measure=run_monai, environment=ALLOCATOR),
+    "monai-grid": Contender(measure=run_monai_grid),
     "notebook": Contender(measure=run_notebook),
     "nnunet": Contender(measure=run_nnunet),
     "nnunet-once": Contender(measure=run_nnunet_once),
 }
 OURS = {"ours": "network", "ours-onnx": "network-onnx"}
 """And the limit of each."""
-COMPARED = ("ours-onnx", "monai", "notebook")
-"""Whose masks come from the same weights."""
+COMPARED = ("ours-onnx", "monai", "monai-grid")
+"""Whose masks come from the same weights at the same spacing."""
 
 
 def _choose(wanted: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A cohort under fire: cases that fail, processes that are killed at any moment, and masks that are the same after it."""
+"""A cohort under fire: cases that fail, processes killed at any moment, and masks that are the same after it."""
 
 from __future__ import annotations
 
@@ -85,6 +85,12 @@ def bound_by_permissions():
     return ["setpriv", "--bounding-set", READ_ANYTHING]
 
 
+def predict(*arguments):
+    """``liver-monai predict`` in a process for which permissions hold."""
+    command = [*bound_by_permissions(), sys.executable, "-c", SCRIPT, "predict", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.parametrize("layout", ["given one by one", "a folder each"])
 def test_three_bad_cases_of_twenty_are_named_and_the_others_done(cohort, masks, trained_run, tmp_path, layout):
     out = tmp_path / "out"
@@ -95,14 +101,8 @@ def test_three_bad_cases_of_twenty_are_named_and_the_others_done(cohort, masks, 
                 (cohort / case.name.removesuffix(".nii.gz")).mkdir()
                 case.rename(cohort / case.name.removesuffix(".nii.gz") / case.name)
         cases = [cohort]
-    command = [*bound_by_permissions(), sys.executable, "-c", SCRIPT, "predict", *cases]
 
-    done = subprocess.run(
-        [*command, "--bundle", trained_run, "-o", out, "--device", "cpu", "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = predict(*cases, "--bundle", trained_run, "-o", out, "--device", "cpu", "--json")
 
     assert done.returncode == SOME_FAILED, done.stderr
     assert "Traceback" not in done.stderr
@@ -118,18 +118,13 @@ def test_three_bad_cases_of_twenty_are_named_and_the_others_done(cohort, masks, 
     assert not hidden_in(out)
 
 
+@pytest.mark.slow
 def test_a_file_that_may_not_be_read_fails_alone(sound, trained_run, tmp_path):
     locked = tmp_path / "locked.nii.gz"
     shutil.copy(sound[0], locked)
     locked.chmod(0)
 
-    done = subprocess.run(
-        [*bound_by_permissions(), sys.executable, "-c", SCRIPT, "predict", locked, sound[1]]
-        + ["--bundle", trained_run, "-o", tmp_path / "out", "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = predict(locked, sound[1], "--bundle", trained_run, "-o", tmp_path / "out", "--json")
 
     assert done.returncode == SOME_FAILED, done.stderr
     assert [row["status"] for row in json.loads(done.stdout)] == ["failed", "done"]
@@ -165,7 +160,9 @@ def test_killed_at_any_moment_and_resumed_the_masks_are_the_same(cli, sound, mas
 
 def killed(command, out, *, delay_s):
     """Start a prediction and kill it, ``delay_s`` after its first result or, without, when it begins to write one."""
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True) as process:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+    ) as process:
         line = process.stderr.readline()
         assert b" mL" in line, line + process.stderr.read()
         if delay_s is None:
