@@ -76,10 +76,13 @@ class SliceResampler:
         along_x, along_y = self.along_x.to(slices.device), self.along_y.to(slices.device)
         return along_x @ slices @ along_y.T
 
+    def blend(self, z: int, slices: Mapping[int, torch.Tensor]) -> torch.Tensor:
+        """Output slice ``z`` on the input's grid in plane, from a mapping of input slices ``(..., X, Y)``."""
+        return torch.stack([self.along_z[z, source] * slices[source] for source in self.sources(z)]).sum(dim=0)
+
     def slice_at(self, z: int, slices: Mapping[int, torch.Tensor]) -> torch.Tensor:
         """Output slice ``z`` ``(..., X', Y')`` from a mapping of input slices ``(..., X, Y)``."""
-        blended = torch.stack([self.along_z[z, source] * slices[source] for source in self.sources(z)]).sum(dim=0)
-        return self.in_plane(blended)
+        return self.in_plane(self.blend(z, slices))
 
 
 def to_model_grid(volume: MetaTensor, *, spacing_mm: tuple[float, float, float], is_mask: bool = False) -> MetaTensor:

@@ -78,12 +78,18 @@ class ToModelGridd(MapTransform):  # type: ignore[misc]  # MONAI is untyped
         return {**data, **resampled}
 
 
-def preprocessing(spec: ModelSpec) -> Compose:
-    """From the path of a CT to the windowed volume ``(1, H, W, D)`` on the model grid, air 0 and dense bone 1."""
+def preprocessing(spec: ModelSpec, *, by_slice: bool = False) -> Compose:
+    """From the path of a CT to the windowed volume ``(1, H, W, D)`` on the model grid, air 0 and dense bone 1.
+
+    With ``by_slice`` only as far as ``(1, X, Y, Z)`` in HU as stored: ``SlabInferer`` does the rest, the same, to each
+    slice that it looks at, so that no second volume is held.
+    """
+    read = [LoadImageVolumed("image"), EnsureChannelFirstd("image")]  # MONAI Deploy loads for itself, as (X, Y, Z)
+    if by_slice:
+        return Compose(read)
     return Compose(
         [
-            LoadImageVolumed("image"),
-            EnsureChannelFirstd("image"),  # MONAI Deploy loads for itself, as (X, Y, Z)
+            *read,
             Orientationd("image", axcodes=ORIENTATION, labels=None),
             ToModelGridd("image", spacing_mm=spec.spacing_mm),
             hu_window(spec),

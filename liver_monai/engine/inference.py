@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.data.utils import collate_meta_tensor_fn
 
 from liver_monai.data.cases import Case
 from liver_monai.engine.device import find_device, keep_freed_memory
+from liver_monai.engine.inferer import batch_of_one
 from liver_monai.engine.postprocess import mask_path
 from liver_monai.engine.runtime import choose_runtime
 from liver_monai.errors import InputError, one_line
@@ -43,7 +43,7 @@ class Model:
         """``(1, X, Y, Z)`` uint8 mask on the grid of a CT; written too if the model was loaded with an output_dir."""
         volume = self.preprocessing({"image": str(ct) if isinstance(ct, Path) else ct})["image"]
         with torch.inference_mode():
-            masks = self.inferer(collate_meta_tensor_fn([volume]).to(self.device), self.network)
+            masks = self.inferer(batch_of_one(volume).to(self.device), self.network)
         mask: MetaTensor = self.postprocessing({"pred": masks[0]})["pred"]
         return mask
 

@@ -30,7 +30,7 @@ def open_nifti(path: Path) -> Any:
         InputError: not NIfTI, not three-dimensional, colour.
     """
     try:
-        image = nib.load(path)
+        image = nib.load(path, mmap=False)  # a file that is cut short while it is mapped ends the process
     except (ImageFileError, HeaderDataError, *DAMAGED) as error:
         raise InputError(f"{path}: is named like NIfTI but cannot be read as NIfTI ({one_line(error)})") from error
     if len(_drop_trailing_ones(image.shape)) != 3:

@@ -217,7 +217,7 @@ def _compact(path: Path, voxels: np.ndarray) -> np.ndarray:
         raise InputError(f"{path}: {count} of {voxels.size} voxels are NaN or infinite; a CT holds finite HU only")
     limits = np.iinfo(np.int16)
     fits = voxels.dtype.kind in "iub" and voxels.min() >= limits.min and voxels.max() <= limits.max
-    return np.ascontiguousarray(voxels, dtype=np.int16 if fits else np.float32)
+    return np.asarray(voxels, dtype=np.int16 if fits else np.float32)  # in the file's order: slices lie together
 
 
 def _tensor(voxels: np.ndarray, affine: np.ndarray, *, name: str) -> MetaTensor:

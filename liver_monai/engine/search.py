@@ -1,0 +1,106 @@
+"""Where the liver is: every few slices are looked at, and then all those between which it lies.
+
+A slice is looked at as a whole: the network's image pooling sees all of it, and cutting the plane to the liver costs
+up to 0.03 of the liver's Dice at a margin of 30 mm and 0.01 at 60 mm.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from liver_monai.data.slices import RasSlices
+from liver_monai.engine.cleaning import largest_of
+from liver_monai.engine.stream import LogitStream, labels_of
+from liver_monai.spec import BACKGROUND, ModelSpec
+
+STEP_MM = 12.0
+"""From one slice of the first look to the next; a liver is ten times as high."""
+LEAST_LOOKS = 6
+"""With fewer, hardly a slice could be left out."""
+LEAST_ML = 100.0
+"""Less is no liver to rely on."""
+SHARE = 0.1
+"""Of the largest component of the first look: others of this size may belong to the liver, or be it."""
+MAX_WIDENINGS = 4
+"""By ``STEP_MM`` each; what still goes on then is no liver."""
+MAX_KEPT = 40
+"""Slices of the first look whose logits are kept, so that these are not computed twice; more than a liver has."""
+
+
+def search_liver(stream: LogitStream, mask: RasSlices, spec: ModelSpec) -> tuple[range, str]:
+    """Fill a mask where the liver is.
+
+    What is filled holds all of the largest component of the mask that all slices would give: a component that touches
+    neither end of what was looked at ends there.
+
+    Returns:
+        The slices of the CT that were filled; why that is not enough, or ``""``.
+    """
+    step = round(STEP_MM / spec.spacing_mm[2])
+    looks = first_look(stream.slices.shape[2], step)
+    if step < 2 or len(looks) < LEAST_LOOKS:
+        return range(0), "too few to leave some out"
+    found = find_range(_look(stream, looks), looks, voxel_ml=float(np.prod(spec.spacing_mm)) * step / 1000)
+    if found is None:
+        return range(0), f"less than {LEAST_ML:.0f} mL of liver in every {step}th"
+    stream.kept = {z: logits for z, logits in stream.kept.items() if z in found}
+    margin = max(1, round(STEP_MM / np.linalg.norm(mask.affine[:3, 2])))
+    wanted = _of_ct(found, stream)
+    filled = range(wanted.start, wanted.start)
+    for _ in range(MAX_WIDENINGS):
+        stream.fill(mask, range(wanted.start, filled.start))
+        stream.fill(mask, range(filled.stop, wanted.stop))
+        filled = wanted
+        below, above = _goes_on(mask, filled)
+        if not (below or above):
+            return filled, ""
+        wanted = range(max(0, filled.start - below * margin), min(len(mask), filled.stop + above * margin))
+    return filled, "the liver found does not end"
+
+
+def first_look(n_slices: int, step: int) -> range:
+    """Every ``step``-th slice of the model grid."""
+    return range(step // 2, n_slices, step)
+
+
+def find_range(is_liver: np.ndarray, looks: range, *, voxel_ml: float) -> range | None:
+    """The slices of the model grid that the liver lies in, up to the next look; ``None`` if there is too little.
+
+    Args:
+        is_liver: ``(N, H, W)``, a slice a look.
+        looks: their indices.
+        voxel_ml: what a voxel of ``is_liver`` stands for.
+    """
+    labels, _ = ndimage.label(is_liver, structure=np.ones((3, 3, 3)))
+    sizes = np.bincount(labels.ravel())[1:]
+    if not len(sizes) or sizes.max() * voxel_ml < LEAST_ML:
+        return None
+    large = np.flatnonzero(sizes >= SHARE * sizes.max()) + 1
+    held = np.flatnonzero(np.isin(labels, large).any(axis=(1, 2)))
+    return range(max(0, looks[held[0]] - looks.step), looks[held[-1]] + looks.step + 1)
+
+
+def _look(stream: LogitStream, looks: range) -> np.ndarray:
+    planes = []
+    for z, logits in stream.compute(looks):
+        planes.append((labels_of(logits) != BACKGROUND).cpu().numpy())
+        if planes[-1].any() and len(stream.kept) < MAX_KEPT:
+            stream.kept[z] = logits.clone()  # not a part of its batch, which it would keep as a whole
+    return np.stack(planes)
+
+
+def _of_ct(slices: range, stream: LogitStream) -> range:
+    """The slices of the CT that are made of these slices of the model grid, and maybe of others."""
+    reached = stream.slices.to_native.along_z[:, slices.start : slices.stop].any(dim=1).nonzero()
+    return range(int(reached[0]), int(reached[-1]) + 1)
+
+
+def _goes_on(mask: RasSlices, filled: range) -> tuple[bool, bool]:
+    """Whether the largest component of what is filled may go on below and above."""
+    may = (filled.start > 0, filled.stop < len(mask))
+    ends = (bool(mask[filled.start].any()) and may[0], bool(mask[filled.stop - 1].any()) and may[1])
+    if not any(ends):
+        return False, False
+    liver = largest_of(np.stack([mask[z].numpy() != BACKGROUND for z in filled]))
+    return bool(liver[0].any()) and may[0], bool(liver[-1].any()) and may[1]

@@ -1,0 +1,93 @@
+"""Logits of a CT, of a few slices at a time, and the labels that they become on the CT's own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from liver_monai.data.grid import SliceResampler
+from liver_monai.data.slices import ModelSlices, RasSlices
+from liver_monai.model.export import Logits
+from liver_monai.spec import BACKGROUND
+
+
+class LogitStream:
+    """The logits of a CT's slices on the model grid, computed a batch of slabs at a time.
+
+    Attributes:
+        kept: logits ``(3, H, W)`` that are taken from here instead of being computed again.
+
+    Args:
+        slices: of the CT.
+        network: slabs ``(B, slab_size, H, W)`` -> logits ``(B, 3, H, W)``.
+        batch_size: slabs a forward pass.
+    """
+
+    def __init__(self, slices: ModelSlices, network: Logits, *, batch_size: int) -> None:
+        self.slices = slices
+        self._network = network
+        self._batch_size = batch_size
+        self.kept: dict[int, torch.Tensor] = {}
+
+    def compute(self, wanted: Iterable[int]) -> Iterator[tuple[int, torch.Tensor]]:
+        """Slices of the model grid in ascending order, and the logits of each."""
+        indices = list(wanted)
+        for start in range(0, len(indices), self._batch_size):
+            chosen = indices[start : start + self._batch_size]
+            slabs = torch.stack([self.slices.slab(z) for z in chosen])
+            yield from zip(chosen, self._network(slabs), strict=True)
+
+    def between(self, wanted: range) -> Iterator[tuple[int, torch.Tensor]]:
+        """Slices of the CT in ascending order, and the logits ``(3, H, W)`` of each, in plane on the model grid yet."""
+        resampler = self.slices.to_native
+        sources = [resampler.sources(z) for z in wanted]
+        needed = sorted({source for each in sources for source in each} - self.kept.keys())
+        computed = self.compute(needed)
+        held = dict(self.kept)
+        for z, own in zip(wanted, sources, strict=True):
+            held = {source: logits for source, logits in held.items() if source >= own[0]}
+            while any(source not in held for source in own):
+                held.update([next(computed)])
+            yield z, resampler.blend(z, held)
+
+    def fill(self, mask: RasSlices, wanted: range) -> None:
+        """Write the labels of slices of the CT into its mask."""
+        for z, logits in self.between(wanted):
+            mask[z] = labels_on_ct(logits, self.slices.to_native)
+
+
+def labels_of(logits: torch.Tensor) -> torch.Tensor:
+    """``logits.argmax(dim=0)`` as uint8; comparing planes is 20 times faster on a CPU than reducing three values."""
+    best, labels = logits[0], torch.zeros(logits.shape[1:], dtype=torch.uint8, device=logits.device)
+    for label in range(1, len(logits)):
+        labels.masked_fill_(logits[label] > best, label)
+        best = torch.maximum(best, logits[label])
+    return labels
+
+
+def labels_on_ct(logits: torch.Tensor, resampler: SliceResampler) -> torch.Tensor:
+    """Labels ``(X, Y)`` of logits ``(3, H, W)``, interpolated where they can be anything but background only.
+
+    Interpolation is a mean of its sources: where all of these are background, so is the mean.
+    """
+    is_marked = labels_of(logits) != BACKGROUND
+    labels = torch.full((len(resampler.along_x), len(resampler.along_y)), BACKGROUND, dtype=torch.uint8)
+    if is_marked.any():
+        rows, from_rows, along_x = _reached(resampler.along_x, is_marked.any(dim=1).cpu())
+        columns, from_columns, along_y = _reached(resampler.along_y, is_marked.any(dim=0).cpu())
+        source = logits[:, from_rows, from_columns]
+        labels[rows, columns] = labels_of(along_x.to(source.device) @ source @ along_y.T.to(source.device)).cpu()
+    return labels
+
+
+def _reached(matrix: torch.Tensor, is_marked: torch.Tensor) -> tuple[slice, slice, torch.Tensor]:
+    """The outputs that marked inputs go into, the inputs that these outputs are made of, and the weights between."""
+    outputs = _extent((matrix[:, is_marked] != 0).any(dim=1))
+    inputs = _extent((matrix[outputs] != 0).any(dim=0))
+    return outputs, inputs, matrix[outputs, inputs]
+
+
+def _extent(is_in: torch.Tensor) -> slice:
+    places = is_in.nonzero()
+    return slice(int(places[0]), int(places[-1]) + 1)
