@@ -4,8 +4,9 @@ Each contender is a process of its own. They take turns, and a ratio is the medi
 between machines and from minute to minute, ratios hardly do. "process" is all of it, imports included; "case" is what
 comes once the network is loaded; CPU seconds count little of whatever else runs on the machine. The contenders:
 
-    ours, ours-onnx        liver-monai predict, with PyTorch and with --runtime onnx where this version has it
+    ours, ours-onnx        liver-monai predict, with PyTorch and with --runtime onnx
     network, network-onnx  nothing but the network, on the slabs that ours showed it: the limit
+    ours-whole             ours without the search for the liver, so that all look at the same slices
     monai                  MONAI's own transforms and SliceInferer, the same weights, logits of the whole volume
     monai-allocator        that, with the settings of the C library that ours makes for itself
     monai-grid             that, on the grid that ours makes and with logits brought back, as ours does: the same mask
@@ -17,7 +18,8 @@ comes once the network is loaded; CPU seconds count little of whatever else runs
     python benchmarks/predict.py CT.nii.gz --bundle RUN
     python benchmarks/predict.py --contender monai --contender notebook    # a phantom of 512 x 512 x 1000 voxels
 
-Masks are not cleaned, so that they can be compared. Linux only.
+Masks are not cleaned, so that they can be compared. Ours is what the bundles that ship declare, whatever the run
+declared when it was trained. Linux only.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import statistics
@@ -74,8 +77,9 @@ class Job:
 class Run:
     """What a contender took, or why there is no mask.
 
-    ``case_s`` and ``case_cpu_s`` begin when the network is loaded, which took ``loading_cpu_s``; ``n_passes`` is how
-    many slabs a network was shown. Where a contender does not tell, they are 0.
+    ``case_s`` and ``case_cpu_s`` begin when the network is loaded, which took ``loading_cpu_s``. ``n_passes`` is how
+    many slabs a network was shown, ``n_liver`` how many of them between the ends of the liver. Where a contender does
+    not tell, they are 0.
     """
 
     process_s: float
@@ -85,6 +89,7 @@ class Run:
     case_cpu_s: float = 0.0
     loading_cpu_s: float = 0.0
     n_passes: int = 0
+    n_liver: int = 0
     error: str = ""
 
 
@@ -114,10 +119,12 @@ def main(
         folder = Path(temporary)
         if ct is None:
             ct = in_own_process(write_phantom, folder / "phantom.nii.gz", tuple(int(size) for size in shape.split(",")))
-        network = in_own_process(copy_bundle, bundle, folder / "bundle")
+        network = in_own_process(copy_bundle, bundle, folder / "liver")
+        in_own_process(copy_whole, folder / "liver", folder / "whole")
         limit_bytes = int(SHARE_OF_MEMORY * free_bytes())
         limits = {"threads": threads, "limit_s": limit_s, "limit_bytes": limit_bytes}
-        jobs = {name: Job(ct=ct, bundle=folder / "bundle", out=folder / "masks" / name, **limits) for name in names}
+        bundles = {name: folder / ("whole" if name == WHOLE else "liver") for name in names}
+        jobs = {name: Job(ct=ct, bundle=bundles[name], out=folder / "masks" / name, **limits) for name in names}
         print(f"{in_own_process(describe_ct, ct)}; {network}", flush=True)
         print(
             f"{threads} threads, {repeats} turns, at most {limit_bytes / 2**30:.1f} GiB each; load {os.getloadavg()[0]}"
@@ -125,14 +132,14 @@ def main(
         runs = take_turns(jobs, repeats)
         for line in [*table(runs), *overheads(runs)]:
             print(line)
-        for name in [name for name in names if name in COMPARED and runs[name][-1].error == ""]:
-            print(in_own_process(describe_dice, name, jobs["ours"].out, jobs[name].out))
+        for name in [name for name in names if name in COMPARED and not runs[name][-1].error]:
+            print(f"Dice of {WHOLE} and {name}: {in_own_process(describe_dice, jobs[WHOLE].out, jobs[name].out)}")
 
 
 def take_turns(jobs: dict[str, Job], repeats: int) -> dict[str, list[Run]]:
     """The runs of each; who failed once is not asked again."""
-    for name in [name for name in jobs if name in OURS]:
-        run_apart(name, jobs[name])  # reads the files into the kernel's cache, makes what is kept beside the weights
+    if "ours-onnx" in jobs:
+        run_apart("ours-onnx", jobs["ours-onnx"])  # makes the graph, which is kept beside the weights
     runs: dict[str, list[Run]] = {name: [] for name in jobs}
     for _ in range(repeats):
         for name, job in jobs.items():
@@ -237,9 +244,12 @@ def overheads(runs: dict[str, list[Run]]) -> Iterator[str]:
             pairs = list(zip(runs[name], runs[limit], strict=True))
             by_case = [ours.case_s / network.case_s for ours, network in pairs]
             by_cpu = [(ours.cpu_s - network.loading_cpu_s) / network.case_cpu_s for ours, network in pairs]
+            of_liver = pairs[0][1].n_passes / pairs[0][1].n_liver
             yield (
-                f"{name} from file to mask / {limit}: {statistics.median(by_case):.2f} "
-                f"({min(by_case):.2f} to {max(by_case):.2f}), in CPU seconds {statistics.median(by_cpu):.2f}"
+                f"{name} from file to mask / {limit}: {statistics.median(by_case):.2f} ({min(by_case):.2f} to "
+                f"{max(by_case):.2f}), in CPU seconds {statistics.median(by_cpu):.2f}; / {limit} on the liver's "
+                f"{pairs[0][1].n_liver} slabs alone: {statistics.median(by_case) * of_liver:.2f}, "
+                f"{statistics.median(by_cpu) * of_liver:.2f}"
             )
 
 
@@ -249,15 +259,17 @@ def _ratio(runs: list[Run], references: list[Run], figure: str) -> float:
 
 
 def describe_ct(ct: Path) -> str:
-    """Size and spacing."""
+    """Size and spacing; all of it is read once, so that everybody finds it in the kernel's cache."""
+    from liver_monai.io.files import file_hash
     from liver_monai.io.volumes import read_header
 
+    file_hash(ct)
     header = read_header(ct)
     spacing = " x ".join(f"{mm:.2f}" for mm in header.spacing_mm)
     return f"{' x '.join(map(str, header.shape))} voxels of {spacing} mm"
 
 
-def describe_dice(name: str, ours: Path, other: Path) -> str:
+def describe_dice(ours: Path, other: Path) -> str:
     """Of liver with tumours, and of tumours, and how many voxels differ."""
     import nibabel as nib
     import numpy as np
@@ -268,7 +280,7 @@ def describe_dice(name: str, ours: Path, other: Path) -> str:
         a, b = (mask >= label for mask in masks)
         both = int(a.sum()) + int(b.sum())
         said.append(f"{structure} {2 * int((a & b).sum()) / both:.4f}" if both else f"no {structure} in either")
-    return f"Dice of ours and {name}: {', '.join(said)}; {int((masks[0] != masks[1]).sum())} voxels differ"
+    return f"{', '.join(said)}; {int((masks[0] != masks[1]).sum())} voxels differ"
 
 
 # What is segmented
@@ -305,11 +317,12 @@ def copy_bundle(bundle: str, out: Path) -> str:
     from liver_monai.model.network import build_network
     from liver_monai.model.weights import save_weights
 
-    source = find_bundle(bundle)
-    shutil.copytree(source, out, ignore=shutil.ignore_patterns("store", "*.onnx"))
+    shutil.copytree(find_bundle(bundle), out, ignore=shutil.ignore_patterns("store", "*.onnx"))
     path = out / "configs" / "inference.json"
-    config = read_config(path)
-    config["postprocessing"].update(NO_CLEANING)
+    shipped = read_config(find_bundle("mobilenet") / "configs" / "inference.json")
+    config = {**read_config(path), **{part: shipped[part] for part in ("preprocessing", "inferer", "postprocessing")}}
+    rules = config["postprocessing"]
+    config["postprocessing"] = {name: False if value is True else value for name, value in rules.items()}
     write_json(path, config)
     spec = read_spec(out)
     is_trained = (out / "models" / "model.pt").is_file()
@@ -320,8 +333,12 @@ def copy_bundle(bundle: str, out: Path) -> str:
     return f"{spec.encoder}, slabs of {spec.slab_size} at {spacing} mm, {'trained' if is_trained else 'random'} weights"
 
 
-NO_CLEANING = {"largest_component": False, "fill_holes": False}
-"""What switches cleaning off in a bundle's config."""
+def copy_whole(bundle: Path, out: Path) -> None:
+    """The bundle without the search."""
+    from liver_monai.model.bundle import override_bundle
+
+    shutil.copytree(bundle, out)
+    override_bundle(out, {"inferer#search": "whole"})
 
 
 # Contenders
@@ -337,25 +354,28 @@ def stopwatch() -> Iterator[dict[str, float]]:
     figures["case_cpu_s"] = time.process_time() - figures["loading_cpu_s"]
 
 
-def run_network(job: Job, **options: str) -> dict[str, float]:
+def run_network(job: Job, *, runtime: str = "torch") -> dict[str, float]:
     """A prediction shows which slabs there are; then the network has them again, alone and timed."""
     import torch
 
+    from liver_monai.cohort import predict_cohort  # noqa: F401  # what the command loads counts as loading
     from liver_monai.engine.inference import load_model
 
-    model = load_model(job.bundle, device="cpu", **options)
+    model = load_model(job.bundle, device="cpu", runtime=runtime)
     loading_cpu_s = time.process_time()
     seen: list[torch.Tensor] = []
 
-    def witness(slabs: torch.Tensor) -> Any:
-        seen.append(torch.as_tensor(slabs).clone())
+    def witness(slabs: torch.Tensor) -> torch.Tensor:
+        seen.append(slabs.clone())
         return model.network(slabs)
 
-    dataclasses.replace(model, network=witness).segment(job.ct)
+    mask = dataclasses.replace(model, network=witness).segment(job.ct)
     with torch.inference_mode(), stopwatch() as figures:
         for slabs in seen:
             model.network(slabs)
-    return {**figures, "loading_cpu_s": loading_cpu_s, "n_passes": sum(len(slabs) for slabs in seen)}
+    n_passes = sum(len(slabs) for slabs in seen)
+    n_liver = _slabs_of_liver(mask.meta["searched"], job) or n_passes
+    return {**figures, "loading_cpu_s": loading_cpu_s, "n_passes": n_passes, "n_liver": n_liver}
 
 
 def run_network_onnx(job: Job) -> dict[str, float]:
@@ -363,9 +383,18 @@ def run_network_onnx(job: Job) -> dict[str, float]:
     return run_network(job, runtime="onnx")
 
 
-def run_network_torch(job: Job) -> dict[str, float]:
-    """The network itself."""
-    return run_network(job, **({"runtime": "torch"} if "--runtime" in predict_options() else {}))
+def _slabs_of_liver(searched: str, job: Job) -> int:
+    """Slices of the model grid between the ends that a search says it found; 0 where it looked at all."""
+    from liver_monai.io.volumes import read_header
+    from liver_monai.model.bundle import read_spec
+
+    found = re.match(r"slices (\d+)-(\d+)", searched)
+    if found is None:
+        return 0
+    header = read_header(job.ct)
+    axis = next(axis for axis, code in enumerate(header.axis_codes) if code in "SI")
+    n_native = int(found[2]) - int(found[1]) + 1
+    return round(n_native * header.spacing_mm[axis] / read_spec(job.bundle).spacing_mm[2])
 
 
 def run_monai(job: Job) -> dict[str, float]:
@@ -581,19 +610,12 @@ def nnunet_plans(spec: Any) -> dict[str, Any]:
     }
 
 
-def predict_options() -> set[str]:
-    """Of the command in this version."""
-    from liver_monai.cli import main as cli
-
-    return {option for parameter in cli.commands["predict"].params for option in parameter.opts}
-
-
-HAS_RUNTIMES = "--runtime" in predict_options()
 CONTENDERS = {
-    "ours": Contender(options=("--runtime", "torch") if HAS_RUNTIMES else ()),
-    "network": Contender(measure=run_network_torch),
+    "ours": Contender(options=("--runtime", "torch")),
+    "network": Contender(measure=run_network),
     "ours-onnx": Contender(options=("--runtime", "onnx")),
     "network-onnx": Contender(measure=run_network_onnx),
+    "ours-whole": Contender(options=("--runtime", "torch")),
     "monai": Contender(measure=run_monai),
     "monai-allocator": Contender(measure=run_monai, environment=ALLOCATOR),
     "monai-grid": Contender(measure=run_monai_grid),
@@ -603,7 +625,8 @@ CONTENDERS = {
 }
 OURS = {"ours": "network", "ours-onnx": "network-onnx"}
 """And the limit of each."""
-COMPARED = ("ours-onnx", "monai", "monai-grid")
+WHOLE = "ours-whole"
+COMPARED = ("ours", "ours-onnx", "monai", "monai-grid")
 """Whose masks come from the same weights at the same spacing."""
 
 
@@ -612,14 +635,14 @@ def _choose(wanted: Sequence[str]) -> list[str]:
     missing = [name for name in wanted if name not in here]
     if missing:
         raise click.UsageError(f"--contender {missing[0]}: is not here; here are {', '.join(here)}")
-    return [name for name in here if name == "ours" or not wanted or name in wanted]
+    return [name for name in here if name in ("ours", WHOLE) or not wanted or name in wanted]
 
 
 def _is_here(name: str) -> bool:
     if name.startswith("nnunet"):
         return importlib.util.find_spec("nnunetv2") is not None
     if name.endswith("onnx"):
-        return HAS_RUNTIMES and importlib.util.find_spec("onnxruntime") is not None
+        return importlib.util.find_spec("onnxruntime") is not None
     return True
 
 
