@@ -201,7 +201,13 @@ def train(  # noqa: PLR0913  # its options
 
 @main.command()
 @click.argument("cts", nargs=-1, required=True, metavar="CT...", type=click.Path(readable=False, path_type=Path))
-@click.option("--bundle", required=True, help="A trained run's folder; ./NAME if it is named like a shipped bundle.")
+@click.option(
+    "--bundle",
+    "bundles",
+    required=True,
+    multiple=True,
+    help="A trained run's folder; ./NAME if it is named like a shipped bundle. Several: their probabilities' mean.",
+)
 @OUT
 @DEVICE
 @click.option(
@@ -211,6 +217,17 @@ def train(  # noqa: PLR0913  # its options
     show_default=True,
     help="onnx: about twice as fast on a CPU; made once, beside the weights. auto: onnx where it was made.",
 )
+@click.option(
+    "--search",
+    type=click.Choice(["liver", "whole"]),
+    help="liver: every few slices first, then those of the liver. whole: all.  [default: the bundle's, liver]",
+)
+@click.option("--probabilities", is_flag=True, help="Maps of liver and tumour into OUT/probabilities, 255 for 1.")
+@click.option("--entropy", is_flag=True, help="A map of how undecided the network is, 255 where it cannot tell.")
+@click.option("--max-memory", type=ABOVE_0, metavar="GB", help="Of the process; fewer slabs a pass where it is short.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="ID=VALUE", help="Override a value of inference.json; repeatable."
+)
 @SERIES
 @click.option("--report", is_flag=True, help="Write report.html with pictures.")
 @click.option("--resume", is_flag=True, help="Keep the masks that are there and go on with the others.")
@@ -218,10 +235,15 @@ def train(  # noqa: PLR0913  # its options
 @JSON
 def predict(  # noqa: PLR0913  # one argument an option
     cts: Sequence[Path],
-    bundle: str,
+    bundles: Sequence[str],
     out: Path,
     device: str,
     runtime: str,
+    search: str | None,
+    probabilities: bool,
+    entropy: bool,
+    max_memory: float | None,
+    settings: Sequence[str],
     series: str | None,
     report: bool,
     resume: bool,
@@ -230,13 +252,23 @@ def predict(  # noqa: PLR0913  # one argument an option
 ) -> None:
     """Segment CTs: files or folders in, masks out (0 background, 1 liver, 2 tumour) on each CT's own grid."""
     from liver_monai.cohort import predict_cohort
+    from liver_monai.engine.inference import Choices
+    from liver_monai.io.probabilities import ENTROPY, STRUCTURES
+    from liver_monai.model.bundle import parse_override
 
+    choices = Choices(
+        search=search,
+        maps=(*(STRUCTURES if probabilities else ()), *((ENTROPY,) if entropy else ())),
+        max_memory_gb=max_memory,
+        overrides=dict(parse_override(text) for text in settings),
+    )
     rows = predict_cohort(
         cts,
-        bundle=bundle,
+        bundle=bundles,
         out=out,
         device=device,
         runtime=runtime,
+        choices=choices,
         series=series,
         report=report,
         resume=resume,

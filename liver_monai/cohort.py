@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from liver_monai.data.checks.table import check_dataset
 from liver_monai.data.layouts import find_references
 from liver_monai.engine.comparison import compare, read_evaluations, write_comparison
 from liver_monai.engine.evaluation import Score, evaluate, lesion_rows, score_row, write_csv, write_scores
-from liver_monai.engine.inference import Prediction, predict
+from liver_monai.engine.inference import AS_BUNDLED, Bundles, Choices, Prediction, bundles_of, predict
 from liver_monai.errors import InputError
 from liver_monai.io.files import whole_file, write_json
 from liver_monai.io.probabilities import STRUCTURES, probability_file
@@ -84,10 +85,11 @@ def check_cohort(
 def predict_cohort(  # noqa: PLR0913  # what the command takes
     paths: Sequence[Path],
     *,
-    bundle: str | Path,
+    bundle: Bundles,
     out: Path,
     device: str = "auto",
     runtime: str = "auto",
+    choices: Choices = AS_BUNDLED,
     series: str | None = None,
     report: bool = False,
     resume: bool = False,
@@ -101,7 +103,16 @@ def predict_cohort(  # noqa: PLR0913  # what the command takes
     cases = find_images(paths, series=series)
     results: list[Prediction] = []
     rows: list[dict[str, Any]] = []
-    stream = predict(cases, bundle=bundle, out=out, device=device, runtime=runtime, resume=resume, overwrite=overwrite)
+    stream = predict(
+        cases,
+        bundle=bundle,
+        out=out,
+        device=device,
+        runtime=runtime,
+        choices=choices,
+        resume=resume,
+        overwrite=overwrite,
+    )
     for result in tqdm(stream, total=len(cases), desc="predicting", unit="case", disable=None):
         results.append(result)
         rows.append(_prediction_row(result))
@@ -109,7 +120,11 @@ def predict_cohort(  # noqa: PLR0913  # what the command takes
         say(_describe_prediction(result))
     record = write_record(
         out / "record.json",
-        inputs=[find_bundle(bundle) / "models" / "model.pt", *(r.case.image for r in results if not r.error)],
+        inputs=[
+            *(find_bundle(each) / "models" / "model.pt" for each in bundles_of(bundle)),
+            *(r.case.image for r in results if not r.error),
+        ],
+        settings={"device": device, "runtime": runtime, **asdict(choices)},
         cases=rows,
     )
     if report:
@@ -238,7 +253,7 @@ def _describe_prediction(result: Prediction) -> str:
     if result.error:
         return f"{result.case.case_id}: failed: {result.error}"
     volumes = f"liver {result.liver_ml:.0f} mL, tumour {result.tumor_ml:.1f} mL"
-    how = f"kept {result.mask}" if result.is_kept else f"{result.seconds:.1f} s"
+    how = f"kept {result.mask}" if result.is_kept else f"{result.searched}, {result.seconds:.1f} s"
     return f"{result.case.case_id}: {volumes}, {how}"
 
 
@@ -249,6 +264,7 @@ def _prediction_row(result: Prediction) -> dict[str, Any]:
         "mask": str(result.mask or ""),
         "liver_ml": result.liver_ml,
         "tumor_ml": result.tumor_ml,
+        "searched": result.searched,
         "seconds": round(result.seconds, 3),
         "error": result.error,
     }

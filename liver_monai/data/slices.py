@@ -100,8 +100,8 @@ def _seen(z: int, native: RasSlices, to_model: SliceResampler, window: ScaleInte
     return values
 
 
-def zeros_as_stored(shape: tuple[int, ...], affine: np.ndarray) -> torch.Tensor:
-    """uint8 ``(X, Y, Z)`` that ``RasSlices`` sees in ``shape``; slices lie together in memory, as in a NIfTI file."""
+def zeros_as_stored(n: int, shape: tuple[int, ...], affine: np.ndarray) -> torch.Tensor:
+    """uint8 ``(n, X, Y, Z)`` that ``RasSlices`` sees in ``shape``; slices lie together, as in a NIfTI file."""
     orientation = nib.orientations.io_orientation(affine)
     x, y, z = (shape[int(axis)] for axis in orientation[:, 0])
-    return torch.zeros((z, y, x), dtype=torch.uint8).permute(2, 1, 0)
+    return torch.zeros((n, z, y, x), dtype=torch.uint8).permute(0, 3, 2, 1)

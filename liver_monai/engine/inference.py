@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +15,59 @@ from monai.data import MetaTensor
 
 from liver_monai.data.cases import Case
 from liver_monai.engine.device import find_device, keep_freed_memory
+from liver_monai.engine.ensemble import Ensemble
 from liver_monai.engine.inferer import batch_of_one
 from liver_monai.engine.postprocess import mask_path
+from liver_monai.engine.read_ahead import read_ahead
 from liver_monai.engine.runtime import choose_runtime
 from liver_monai.errors import InputError, one_line
+from liver_monai.io.probabilities import probability_file, write_map
 from liver_monai.io.volumes import Source, read_mask
-from liver_monai.model.bundle import find_bundle, read_config, read_spec, refusing_values
+from liver_monai.model.bundle import find_bundle, override_config, read_config, read_spec, refusing_values
+from liver_monai.model.export import Logits
 from liver_monai.model.weights import load_weights
 from liver_monai.spec import LIVER, TUMOR, ModelSpec
+
+Bundles = str | Path | Sequence[str | Path]
 
 PARTS = ("weights", "network_def", "preprocessing", "inferer", "postprocessing")
 """What ``Model`` takes from ``inference.json``, beside the spec."""
 
+PROBABILITIES = "probabilities"
+"""Folder of maps, beside the masks: what lies there is no mask."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """How to predict, where that is another way than a bundle's own.
+
+    Attributes:
+        search: ``"liver"`` or ``"whole"``, as ``SlabInferer`` takes it; ``None`` as the bundle says.
+        maps: names in ``io.probabilities.MAPS``, written beside the masks; before any cleaning.
+        max_memory_gb: of the process; then no CT is read ahead either.
+        overrides: other values of ``inference.json`` by their ids.
+    """
+
+    search: str | None = None
+    maps: tuple[str, ...] = ()
+    max_memory_gb: float | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def of_inferer(self) -> dict[str, Any]:
+        """What is chosen for ``SlabInferer``, of those that were always there or not."""
+        chosen = {"search": self.search, "maps": list(self.maps), "max_memory_gb": self.max_memory_gb}
+        return {name: value for name, value in chosen.items() if value}
+
+
+AS_BUNDLED = Choices()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A trained bundle, ready to segment: its parts are those its ``inference.json`` declares."""
+    """One or more trained bundles, ready to segment: its parts are those that ``inference.json`` declares."""
 
     spec: ModelSpec
-    network: Callable[[torch.Tensor], torch.Tensor]
+    network: Logits
     preprocessing: Callable[[dict[str, Any]], dict[str, Any]]
     inferer: Callable[..., MetaTensor]
     postprocessing: Callable[[dict[str, Any]], dict[str, Any]]
@@ -41,10 +75,21 @@ class Model:
 
     def segment(self, ct: Source) -> MetaTensor:
         """``(1, X, Y, Z)`` uint8 mask on the grid of a CT; written too if the model was loaded with an output_dir."""
-        volume = self.preprocessing({"image": str(ct) if isinstance(ct, Path) else ct})["image"]
+        return self.finish(self.infer(self.read(ct)))
+
+    def read(self, ct: Source) -> MetaTensor:
+        """A CT as the inferer takes it."""
+        volume: MetaTensor = self.preprocessing({"image": str(ct) if isinstance(ct, Path) else ct})["image"]
+        return volume
+
+    def infer(self, volume: MetaTensor) -> MetaTensor:
+        """``(1 + n, X, Y, Z)``: the network's mask, and the n maps that were chosen."""
         with torch.inference_mode():
-            masks = self.inferer(batch_of_one(volume).to(self.device), self.network)
-        mask: MetaTensor = self.postprocessing({"pred": masks[0]})["pred"]
+            return self.inferer(batch_of_one(volume).to(self.device), self.network)[0]
+
+    def finish(self, inferred: MetaTensor) -> MetaTensor:
+        """The mask alone, cleaned, and written if there is an output_dir."""
+        mask: MetaTensor = self.postprocessing({"pred": inferred[:1]})["pred"]
         return mask
 
 
@@ -52,7 +97,8 @@ class Model:
 class Prediction:
     """What became of one CT: a mask and its volumes, or the error why there is none.
 
-    ``is_kept``: the mask was there before; its volumes are those of its voxels.
+    ``is_kept``: the mask was there before; its volumes are those of its voxels. ``searched``: which slices the network
+    saw, and why if it had to see all.
     """
 
     case: Case
@@ -62,6 +108,7 @@ class Prediction:
     seconds: float = 0.0
     error: str = ""
     is_kept: bool = False
+    searched: str = ""
 
     @property
     def status(self) -> str:
@@ -72,41 +119,80 @@ class Prediction:
 
 
 def load_model(
-    bundle: str | Path, *, device: str = "auto", runtime: str = "auto", output_dir: Path | None = None
+    bundle: Bundles,
+    *,
+    device: str = "auto",
+    runtime: str = "auto",
+    choices: Choices = AS_BUNDLED,
+    output_dir: Path | None = None,
 ) -> Model:
-    """Build the network of a trained bundle and load its weights.
+    """Build the network of a trained bundle and load its weights; or those of several, which are then one.
 
     Args:
-        bundle: a run's folder.
+        bundle: a run's folder; or several, whose probabilities are averaged. What is not a network's own, such as the
+            cleaning of masks, is taken from the first.
         device: ``"auto"``, or torch's name of a device.
         runtime: ``"auto"``, ``"torch"`` or ``"onnx"``, as ``choose_runtime`` takes them.
+        choices: where they differ from the bundle.
         output_dir: where ``Model.segment`` writes masks; ``None`` writes none.
 
     Raises:
-        InputError: no such bundle or device, no weights, or weights of another spec.
+        InputError: no such bundle or device, no weights, weights of another spec, or bundles of different specs.
     """
+    keep_freed_memory()
+    target = find_device(device)
+    first, *others = [
+        _load_one(each, device=target, runtime=runtime, choices=choices, output_dir=output_dir)
+        for each in bundles_of(bundle)
+    ]
+    for number, other in enumerate(others, start=1):
+        _require_same_input(first.spec, other.spec, names=(bundles_of(bundle)[0], bundles_of(bundle)[number]))
+    if not others:
+        return first
+    return replace(first, network=Ensemble([first.network, *(other.network for other in others)]))
+
+
+def _load_one(
+    bundle: str | Path, *, device: torch.device, runtime: str, choices: Choices, output_dir: Path | None
+) -> Model:
     folder = find_bundle(bundle)
     path = folder / "configs" / "inference.json"
-    parser = ConfigParser(_read_inference(path))
+    config = _read_inference(path)
+    override_config(config, choices.overrides)
+    config["inferer"] |= choices.of_inferer()
+    parser = ConfigParser(config)
     parser["bundle_root"] = str(folder)
     parser["output_dir"] = output_dir
     spec = read_spec(folder)
     with refusing_values(path):
         weights, network, *transforms = (parser.get_parsed_content(name) for name in PARTS)
     load_weights(network, weights, spec=spec)
-    keep_freed_memory()
-    target = find_device(device)
     preprocessing, inferer, postprocessing = transforms
     return Model(
         spec=spec,
         network=choose_runtime(
-            network.eval(), weights=Path(weights), slab_size=spec.slab_size, device=target, runtime=runtime
+            network.eval(), weights=Path(weights), slab_size=spec.slab_size, device=device, runtime=runtime
         ),
         preprocessing=preprocessing,
         inferer=inferer,
         postprocessing=postprocessing,
-        device=target,
+        device=device,
     )
+
+
+def bundles_of(bundle: Bundles) -> list[str | Path]:
+    """One or several, as a list."""
+    return [bundle] if isinstance(bundle, str | Path) else list(bundle)
+
+
+def _require_same_input(first: ModelSpec, other: ModelSpec, *, names: tuple[str | Path, str | Path]) -> None:
+    differences = first.differences(other)
+    differences.pop("encoder", None)
+    if differences:
+        values = "; ".join(f"{name} {mine} and {its}" for name, (mine, its) in differences.items())
+        raise InputError(
+            f"{names[0]}, {names[1]}: see different slabs ({values}); only bundles of one grid are averaged"
+        )
 
 
 def _read_inference(path: Path) -> dict[str, Any]:
@@ -119,24 +205,26 @@ def _read_inference(path: Path) -> dict[str, Any]:
     return config
 
 
-def predict(
+def predict(  # how to predict, and what to do with what is there
     cases: Sequence[Case],
     *,
-    bundle: str | Path,
+    bundle: Bundles,
     out: str | Path,
     device: str = "auto",
     runtime: str = "auto",
+    choices: Choices = AS_BUNDLED,
     overwrite: bool = False,
     resume: bool = False,
 ) -> Iterator[Prediction]:
-    """Segment CTs one by one, yielding each result as it is there.
+    """Segment CTs one by one, yielding each result as it is there; the next CT is read meanwhile.
 
     Args:
         cases: CTs, of distinct names.
-        bundle: a run's folder.
-        out: where the masks go, named like their CTs.
+        bundle: a run's folder, or several, as ``load_model`` takes them.
+        out: where the masks go, named like their CTs, and into its folder ``probabilities`` the maps.
         device: ``"auto"``, or torch's name of a device.
         runtime: ``"auto"``, ``"torch"`` or ``"onnx"``, as ``choose_runtime`` takes them.
+        choices: where they differ from the bundle.
         overwrite: replace masks that are there.
         resume: keep masks that are there and go on with the others.
 
@@ -151,21 +239,42 @@ def predict(
         raise InputError(
             f"{present[0]}: is there already ({len(present)} of {len(masks)}); give --overwrite or --resume"
         )
-    model = load_model(bundle, device=device, runtime=runtime, output_dir=output_dir)
-    for case, mask in zip(cases, masks, strict=True):
-        is_kept = resume and not overwrite and mask.exists()
-        yield _keep_case(case, mask) if is_kept else _predict_case(model, case, mask)
+    model = load_model(bundle, device=device, runtime=runtime, choices=choices, output_dir=output_dir)
+    maps = [
+        {name: probability_file(output_dir / PROBABILITIES, case.case_id, name) for name in choices.maps}
+        for case in cases
+    ]
+    is_kept = [
+        resume and not overwrite and all(file.exists() for file in (mask, *files.values()))
+        for mask, files in zip(masks, maps, strict=True)
+    ]
+    to_read = [case.image for case, kept in zip(cases, is_kept, strict=True) if not kept]
+    volumes = read_ahead(model.read, to_read, n=0 if choices.max_memory_gb else 1)
+    for case, mask, files, kept in zip(cases, masks, maps, is_kept, strict=True):
+        yield _keep_case(case, mask) if kept else _predict_case(model, case, mask, files, next(volumes))
 
 
-def _predict_case(model: Model, case: Case, mask: Path) -> Prediction:
+def _predict_case(
+    model: Model, case: Case, mask: Path, maps: Mapping[str, Path], read: Callable[[], MetaTensor]
+) -> Prediction:
     started_s = time.monotonic()
     try:
-        labels = model.segment(case.image)
+        inferred = model.infer(read())
+        del read  # and with it the CT
+        for values, path in zip(inferred[1:].numpy(), maps.values(), strict=True):
+            write_map(values, path, ct=case.image, affine=np.asarray(inferred.affine, dtype=np.float64))
+        labels = model.finish(inferred)  # which writes the mask, last
     except (InputError, OSError, RuntimeError, MemoryError) as error:  # MONAI wraps what a transform raises
         return Prediction(case=case, error=one_line(error))
     liver_ml, tumor_ml = _volumes_ml(labels)
-    seconds = time.monotonic() - started_s
-    return Prediction(case=case, mask=mask, liver_ml=liver_ml, tumor_ml=tumor_ml, seconds=seconds)
+    return Prediction(
+        case=case,
+        mask=mask,
+        liver_ml=liver_ml,
+        tumor_ml=tumor_ml,
+        seconds=time.monotonic() - started_s,
+        searched=str(inferred.meta.get("searched", "")),
+    )
 
 
 def _keep_case(case: Case, mask: Path) -> Prediction:
@@ -183,12 +292,12 @@ def _volumes_ml(mask: MetaTensor) -> tuple[float, float]:
     return float(counts[LIVER:].sum() * voxel_ml), float(counts[TUMOR] * voxel_ml)
 
 
-def segment(ct: Source, *, bundle: str | Path, device: str = "auto") -> MetaTensor:
+def segment(ct: Source, *, bundle: Bundles, device: str = "auto") -> MetaTensor:
     """Segment one CT.
 
     Args:
         ct: a volume's file, or a folder or zip with one DICOM volume.
-        bundle: a trained run's folder.
+        bundle: a trained run's folder, or several, whose probabilities are averaged.
         device: ``"auto"``, or torch's name of a device.
 
     Returns:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from monai.data.utils import collate_meta_tensor_fn
 from monai.inferers import Inferer, sliding_window_inference
 
 from liver_monai.data.slices import ModelSlices, RasSlices, zeros_as_stored
+from liver_monai.engine.memory import fitting_batch
 from liver_monai.engine.search import search_liver
 from liver_monai.engine.stream import LogitStream
 from liver_monai.model.export import Logits
@@ -30,10 +33,19 @@ class SlabInferer(Inferer):  # type: ignore[misc]  # MONAI is untyped
         overlap: of neighbouring windows, for slices larger than twice ``roi_size``; smaller ones are one window.
         search: ``"liver"`` looks at every few slices first and then at those only between which the liver lies;
             beyond them the mask is background. ``"whole"`` looks at all slices.
+        maps: of ``io.probabilities.MAPS``, to be made beside the mask; all slices are looked at for them.
+        max_memory_gb: of the process, in 10^9 bytes; a pass takes fewer slabs where these do not fit.
     """
 
-    def __init__(
-        self, spec: ModelSpec, *, sw_batch_size: int = 4, overlap: float = 0.25, search: str = "whole"
+    def __init__(  # what a bundle can set
+        self,
+        spec: ModelSpec,
+        *,
+        sw_batch_size: int = 4,
+        overlap: float = 0.25,
+        search: str = "whole",
+        maps: Sequence[str] = (),
+        max_memory_gb: float | None = None,
     ) -> None:
         super().__init__()
         if search not in SEARCHES:
@@ -42,6 +54,8 @@ class SlabInferer(Inferer):  # type: ignore[misc]  # MONAI is untyped
         self.sw_batch_size = sw_batch_size
         self.overlap = overlap
         self.search = search
+        self.maps = tuple(maps)
+        self.max_memory_gb = max_memory_gb
 
     def __call__(self, inputs: MetaTensor, network: Logits, *args: Any, **kwargs: Any) -> MetaTensor:
         """Segment a batch of one CT.
@@ -51,26 +65,29 @@ class SlabInferer(Inferer):  # type: ignore[misc]  # MONAI is untyped
             network: slabs ``(B, slab_size, H, W)`` -> logits ``(B, 3, H, W)``.
 
         Returns:
-            ``(1, 1, X, Y, Z)`` uint8 mask on the CT's grid as it was stored; its metadata's ``searched`` says which
-            slices were looked at, and where these are all in spite of a search, why.
+            ``(1, 1 + len(maps), X, Y, Z)`` uint8 on the CT's grid as it was stored: the mask, then the maps. The
+            metadata's ``searched`` says which slices were looked at, and where these are all in spite of a search, why.
         """
         if inputs.shape[0] != 1:
             raise ValueError(f"a batch holds {inputs.shape[0]} CTs; CTs differ in shape, so segment them one by one")
         volume = inputs[0]
         affine = np.asarray(volume.meta["original_affine"], dtype=np.float64)
-        stream = LogitStream(
-            ModelSlices(volume, self.spec), lambda slabs: self._logits(slabs, network), batch_size=self.sw_batch_size
+        slices = ModelSlices(volume, self.spec)
+        stored = zeros_as_stored(1 + len(self.maps), slices.native_shape, affine)
+        batch_size = fitting_batch(
+            self.sw_batch_size, pixels=math.prod(slices.shape[:2]), max_memory_gb=self.max_memory_gb
         )
-        stored = zeros_as_stored(stream.slices.native_shape, affine)
-        searched = self._fill(RasSlices(stored, affine), stream)
+        stream = LogitStream(slices, lambda slabs: self._logits(slabs, network), batch_size=batch_size)
+        mask, *maps = (RasSlices(channel, affine) for channel in stored)
+        searched = self._fill(mask, stream, dict(zip(self.maps, maps, strict=True)))
         meta = {**volume.meta, "affine": volume.meta["original_affine"], "searched": searched}
-        return batch_of_one(MetaTensor(stored[None], meta=meta))
+        return batch_of_one(MetaTensor(stored, meta=meta))
 
-    def _fill(self, mask: RasSlices, stream: LogitStream) -> str:
+    def _fill(self, mask: RasSlices, stream: LogitStream, maps: dict[str, RasSlices]) -> str:
         """Fill a mask that is background; returns where was looked."""
         n_slices = len(mask)
-        if self.search == "whole":
-            stream.fill(mask, range(n_slices))
+        if self.search == "whole" or maps:
+            stream.fill(mask, range(n_slices), maps=maps)
             return "all slices"
         filled, reason = search_liver(stream, mask, self.spec)
         if not reason:

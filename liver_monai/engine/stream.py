@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 
 from liver_monai.data.grid import SliceResampler
 from liver_monai.data.slices import ModelSlices, RasSlices
+from liver_monai.io.probabilities import map_slice
 from liver_monai.model.export import Logits
 from liver_monai.spec import BACKGROUND
 
@@ -51,10 +52,14 @@ class LogitStream:
                 held.update([next(computed)])
             yield z, resampler.blend(z, held)
 
-    def fill(self, mask: RasSlices, wanted: range) -> None:
-        """Write the labels of slices of the CT into its mask."""
+    def fill(self, mask: RasSlices, wanted: range, *, maps: Mapping[str, RasSlices] | None = None) -> None:
+        """Write the labels of slices of the CT into its mask, and what ``maps`` are named after into those."""
         for z, logits in self.between(wanted):
             mask[z] = labels_on_ct(logits, self.slices.to_native)
+            if maps:
+                probabilities = self.slices.to_native.in_plane(logits).softmax(dim=0)
+            for name, slices in (maps or {}).items():
+                slices[z] = map_slice(name, probabilities).cpu()
 
 
 def labels_of(logits: torch.Tensor) -> torch.Tensor:

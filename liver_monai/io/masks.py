@@ -11,8 +11,12 @@ from liver_monai.io.files import whole_file
 from liver_monai.io.nifti import build_nifti, is_nifti
 from liver_monai.io.volumes import Source, read_header
 
+MASK = "liver-monai: 0 background, 1 liver, 2 tumor"
 
-def write_mask(mask: np.ndarray, path: Path, *, ct: Source, affine: np.ndarray | None = None) -> None:
+
+def write_mask(
+    mask: np.ndarray, path: Path, *, ct: Source, affine: np.ndarray | None = None, description: str = MASK
+) -> None:
     """Write a mask as uint8 NIfTI on the grid of its CT.
 
     Of a NIfTI CT the header is kept, so that sform, qform, their codes and the units stay as they are to the bit;
@@ -23,12 +27,13 @@ def write_mask(mask: np.ndarray, path: Path, *, ct: Source, affine: np.ndarray |
         path: where to write; appears whole or not at all.
         ct: what the mask was made from.
         affine: that of the CT, where it is known; else it is read. A NIfTI CT has its own.
+        description: what the values mean, for the header; 79 characters at most.
     """
     if is_nifti(str(ct)):
         image = _like_nifti(mask, ct)
     else:
         image = build_nifti(mask.astype(np.uint8, copy=False), _affine_of(mask, ct) if affine is None else affine)
-    image.header["descrip"] = b"liver-monai: 0 background, 1 liver, 2 tumor"
+    image.header["descrip"] = description.encode("ascii")
     with whole_file(path) as temporary:
         nib.save(image, temporary)
 

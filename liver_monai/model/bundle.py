@@ -100,17 +100,26 @@ def parse_override(text: str) -> tuple[str, Any]:
 def _overridden(bundle: Path, overrides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The configs by file name, with every override in each config that has its id."""
     configs = {path.name: read_config(path) for path in sorted((bundle / "configs").glob("*.json"))}
-    settable = {name: config for name, config in configs.items() if name != "metadata.json"}
+    override_config([config for name, config in configs.items() if name != "metadata.json"], overrides)
+    _describe_input(bundle, configs)
+    return configs
+
+
+def override_config(config: dict[str, Any] | list[dict[str, Any]], overrides: Mapping[str, Any]) -> None:
+    """Set values in a config, or in each of several that has the id.
+
+    Raises:
+        InputError: an id that none has, or a value that cannot be there.
+    """
+    configs = config if isinstance(config, list) else [config]
     for config_id, value in overrides.items():
-        places = [place for config in settable.values() for place in _places(config)]
+        places = [place for each in configs for place in _places(each)]
         known = sorted({place.config_id for place in places})
         if config_id not in known:
             raise InputError(f"--set {config_id}: the bundle has no such id{nearest(config_id, known)}")
         for place in places:
             if place.config_id == config_id:
                 _set(place, value)
-    _describe_input(bundle, configs)
-    return configs
 
 
 def read_spec(bundle: Path) -> ModelSpec:
