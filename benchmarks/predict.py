@@ -29,7 +29,6 @@ import importlib.util
 import json
 import multiprocessing
 import os
-import re
 import resource
 import shutil
 import statistics
@@ -38,39 +37,34 @@ import sys
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+from predict_contenders import MEASURES, Job
 
 # Whatever is heavy is imported where it is used: the peak memory of a process begins with that of the one it came from.
 
 COMMAND = "from liver_monai.cli import main; main()"
+OURS = {
+    "ours": ("--runtime", "torch"),
+    "ours-onnx": ("--runtime", "onnx"),
+    "ours-whole": ("--runtime", "torch", "--search", "whole"),
+}
+"""Options of the command."""
+WHOLE = "ours-whole"
+LIMITS = {"ours": "network", "ours-onnx": "network-onnx"}
+COMPARED = ("ours", "ours-onnx", "monai", "monai-grid")
+"""Whose masks come from the same weights at the same spacing."""
+CONTENDERS = (*OURS, *MEASURES)
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647"}
 """What ``keep_freed_memory`` sets, as glibc reads it from the environment."""
-BATCH = 4
-"""As in the bundles."""
-NOTEBOOK_SIZE = (256, 256)
 PHANTOM_MM = (0.75, 0.75, 1.0)
 SHARE_OF_MEMORY = 0.75
 """Of what is free; who needs more fails alone instead of being one of those whom the kernel chooses from."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What a contender gets: the files, and what it may take."""
-
-    ct: Path
-    bundle: Path
-    out: Path
-    threads: int
-    limit_s: float
-    limit_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +88,12 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contender:
-    """Ours is the command that people type, with ``options``; of the others ``measure`` does the work and times it."""
+class Limits:
+    """What a contender may take."""
 
-    measure: Callable[[Job], dict[str, float]] | None = None
-    options: Sequence[str] = ()
-    environment: dict[str, str] = field(default_factory=dict)
+    threads: int
+    seconds: float
+    n_bytes: int
 
 
 @click.command()
@@ -119,44 +113,45 @@ def main(
         folder = Path(temporary)
         if ct is None:
             ct = in_own_process(write_phantom, folder / "phantom.nii.gz", tuple(int(size) for size in shape.split(",")))
-        network = in_own_process(copy_bundle, bundle, folder / "liver")
-        in_own_process(copy_whole, folder / "liver", folder / "whole")
-        limit_bytes = int(SHARE_OF_MEMORY * free_bytes())
-        limits = {"threads": threads, "limit_s": limit_s, "limit_bytes": limit_bytes}
-        bundles = {name: folder / ("whole" if name == WHOLE else "liver") for name in names}
-        jobs = {name: Job(ct=ct, bundle=bundles[name], out=folder / "masks" / name, **limits) for name in names}
+        network = in_own_process(copy_bundle, bundle, folder / "bundle")
+        limits = Limits(threads=threads, seconds=limit_s, n_bytes=int(SHARE_OF_MEMORY * free_bytes()))
+        jobs = {name: Job(ct=ct, bundle=folder / "bundle", out=folder / "masks" / name) for name in names}
         print(f"{in_own_process(describe_ct, ct)}; {network}", flush=True)
         print(
-            f"{threads} threads, {repeats} turns, at most {limit_bytes / 2**30:.1f} GiB each; load {os.getloadavg()[0]}"
+            f"{threads} threads, {repeats} turns, {limits.n_bytes / 2**30:.1f} GiB each; load {os.getloadavg()[0]:.1f}"
         )
-        runs = take_turns(jobs, repeats)
+        runs = take_turns(jobs, repeats, limits)
         for line in [*table(runs), *overheads(runs)]:
             print(line)
         for name in [name for name in names if name in COMPARED and not runs[name][-1].error]:
             print(f"Dice of {WHOLE} and {name}: {in_own_process(describe_dice, jobs[WHOLE].out, jobs[name].out)}")
 
 
-def take_turns(jobs: dict[str, Job], repeats: int) -> dict[str, list[Run]]:
+def take_turns(jobs: dict[str, Job], repeats: int, limits: Limits) -> dict[str, list[Run]]:
     """The runs of each; who failed once is not asked again."""
     if "ours-onnx" in jobs:
-        run_apart("ours-onnx", jobs["ours-onnx"])  # makes the graph, which is kept beside the weights
+        run_apart("ours-onnx", jobs["ours-onnx"], limits)  # makes the graph, which is kept beside the weights
     runs: dict[str, list[Run]] = {name: [] for name in jobs}
     for _ in range(repeats):
         for name, job in jobs.items():
             if not any(run.error for run in runs[name]):
-                runs[name].append(run_apart(name, job))
+                runs[name].append(run_apart(name, job, limits))
                 print(f"  {name}: {runs[name][-1].process_s:.1f} s {runs[name][-1].error}", file=sys.stderr, flush=True)
     return runs
 
 
-def run_apart(name: str, job: Job) -> Run:
+def run_apart(name: str, job: Job, limits: Limits) -> Run:
     """Run a contender in a process, to its end or to its limits."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads), **CONTENDERS[name].environment}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(limits.threads),
+        **(ALLOCATOR if name == "monai-allocator" else {}),
+    }
     with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
         started = time.perf_counter()
         process = subprocess.Popen(_command(name, job), stdout=stdout, stderr=stderr, env=environment)
-        resource.prlimit(process.pid, resource.RLIMIT_DATA, (job.limit_bytes, job.limit_bytes))
-        alarm = threading.Timer(job.limit_s, process.kill)
+        resource.prlimit(process.pid, resource.RLIMIT_DATA, (limits.n_bytes, limits.n_bytes))
+        alarm = threading.Timer(limits.seconds, process.kill)
         alarm.start()
         _, status, usage = os.wait4(process.pid, 0)
         used = {
@@ -169,33 +164,21 @@ def run_apart(name: str, job: Job) -> Run:
         stdout.seek(0)
         stderr.seek(0)
         if process.returncode:
-            is_late = used["process_s"] >= job.limit_s
+            is_late = used["process_s"] >= limits.seconds
             reason = "out of time" if is_late else (stderr.read().splitlines() or [f"code {process.returncode}"])[-1]
             return Run(**used, error=reason[:160])
         said = stdout.read()
-    if CONTENDERS[name].measure is None:
+    if name in OURS:
         return Run(**used, case_s=json.loads(said)[0]["seconds"])
     return Run(**used, **json.loads(said.splitlines()[-1]))
 
 
 def _command(name: str, job: Job) -> list[str]:
-    contender = CONTENDERS[name]
-    if contender.measure is not None:
-        job_json = json.dumps(dataclasses.asdict(job), default=str)
-        return [sys.executable, "-W", "ignore", str(Path(__file__).resolve()), "--measure", name, job_json]
+    if name not in OURS:
+        script = str(Path(__file__).with_name("predict_contenders.py").resolve())
+        return [sys.executable, "-W", "ignore", script, name, json.dumps(dataclasses.asdict(job), default=str)]
     paths = [str(job.ct), "--bundle", str(job.bundle), "-o", str(job.out)]
-    return [
-        sys.executable,
-        "-c",
-        COMMAND,
-        "predict",
-        *paths,
-        "--device",
-        "cpu",
-        *contender.options,
-        "--overwrite",
-        "--json",
-    ]
+    return [sys.executable, "-c", COMMAND, "predict", *paths, *OURS[name], "--device", "cpu", "--overwrite", "--json"]
 
 
 def in_own_process(call: Callable[..., Any], *arguments: Any) -> Any:
@@ -215,7 +198,7 @@ def free_bytes() -> int:
 
 def table(runs: dict[str, list[Run]]) -> Iterator[str]:
     """A line a contender: medians, and ratios to ours in the same turn."""
-    references = [name for name in OURS if name in runs and not runs[name][-1].error]
+    references = [name for name in LIMITS if name in runs and not runs[name][-1].error]
     heads = [f"of {name}: process, CPU" for name in references]
     yield f"{'':16}{'process s':>10}{'CPU s':>9}{'case s':>9}{'peak MiB':>10}{'passes':>8}  " + "".join(
         f"{head:>27}" for head in heads
@@ -239,7 +222,7 @@ def table(runs: dict[str, list[Run]]) -> Iterator[str]:
 
 def overheads(runs: dict[str, list[Run]]) -> Iterator[str]:
     """Ours against the limit: files and resampling count, imports and loading do not."""
-    for name, limit in OURS.items():
+    for name, limit in LIMITS.items():
         if limit in runs and not runs[name][-1].error and not runs[limit][-1].error:
             pairs = list(zip(runs[name], runs[limit], strict=True))
             by_case = [ours.case_s / network.case_s for ours, network in pairs]
@@ -333,303 +316,6 @@ def copy_bundle(bundle: str, out: Path) -> str:
     return f"{spec.encoder}, slabs of {spec.slab_size} at {spacing} mm, {'trained' if is_trained else 'random'} weights"
 
 
-def copy_whole(bundle: Path, out: Path) -> None:
-    """The bundle without the search."""
-    from liver_monai.model.bundle import override_bundle
-
-    shutil.copytree(bundle, out)
-    override_bundle(out, {"inferer#search": "whole"})
-
-
-# Contenders
-
-
-@contextmanager
-def stopwatch() -> Iterator[dict[str, float]]:
-    """Times a case: what came before was loading."""
-    figures: dict[str, float] = {"loading_cpu_s": time.process_time()}
-    started = time.perf_counter()
-    yield figures
-    figures["case_s"] = time.perf_counter() - started
-    figures["case_cpu_s"] = time.process_time() - figures["loading_cpu_s"]
-
-
-def run_network(job: Job, *, runtime: str = "torch") -> dict[str, float]:
-    """A prediction shows which slabs there are; then the network has them again, alone and timed."""
-    import torch
-
-    from liver_monai.cohort import predict_cohort  # noqa: F401  # what the command loads counts as loading
-    from liver_monai.engine.inference import load_model
-
-    model = load_model(job.bundle, device="cpu", runtime=runtime)
-    loading_cpu_s = time.process_time()
-    seen: list[torch.Tensor] = []
-
-    def witness(slabs: torch.Tensor) -> torch.Tensor:
-        seen.append(slabs.clone())
-        return model.network(slabs)
-
-    mask = dataclasses.replace(model, network=witness).segment(job.ct)
-    with torch.inference_mode(), stopwatch() as figures:
-        for slabs in seen:
-            model.network(slabs)
-    n_passes = sum(len(slabs) for slabs in seen)
-    n_liver = _slabs_of_liver(mask.meta["searched"], job) or n_passes
-    return {**figures, "loading_cpu_s": loading_cpu_s, "n_passes": n_passes, "n_liver": n_liver}
-
-
-def run_network_onnx(job: Job) -> dict[str, float]:
-    """The graph that was kept beside the weights."""
-    return run_network(job, runtime="onnx")
-
-
-def _slabs_of_liver(searched: str, job: Job) -> int:
-    """Slices of the model grid between the ends that a search says it found; 0 where it looked at all."""
-    from liver_monai.io.volumes import read_header
-    from liver_monai.model.bundle import read_spec
-
-    found = re.match(r"slices (\d+)-(\d+)", searched)
-    if found is None:
-        return 0
-    header = read_header(job.ct)
-    axis = next(axis for axis, code in enumerate(header.axis_codes) if code in "SI")
-    n_native = int(found[2]) - int(found[1]) + 1
-    return round(n_native * header.spacing_mm[axis] / read_spec(job.bundle).spacing_mm[2])
-
-
-def run_monai(job: Job) -> dict[str, float]:
-    """MONAI as its tutorials have it: the inverse of the transforms brings probabilities back, of the whole volume."""
-    import monai.transforms as mt
-
-    spec, network = _load_network(job)
-    low, high = spec.hu_window
-    before = mt.Compose(
-        [
-            mt.LoadImaged("image"),
-            mt.EnsureChannelFirstd("image"),
-            mt.Orientationd("image", axcodes="RAS", labels=None),
-            mt.Spacingd("image", pixdim=spec.spacing_mm, mode="bilinear"),
-            mt.ScaleIntensityRanged("image", a_min=low, a_max=high, b_min=0.0, b_max=1.0, clip=True),
-        ]
-    )
-    after = mt.Compose(
-        [
-            mt.Activationsd("pred", softmax=True),
-            mt.Invertd("pred", transform=before, orig_keys="image", nearest_interp=False),
-            mt.AsDiscreted("pred", argmax=True),
-            _saving(job),
-        ]
-    )
-    with stopwatch() as figures:
-        item = before({"image": str(job.ct)})
-        item["pred"] = _whole_logits(item["image"], spec, network)
-        after(item)
-    return {**figures, "n_passes": item["image"].shape[-1]}
-
-
-def run_monai_grid(job: Job) -> dict[str, float]:
-    """Ours before the network; MONAI from there on."""
-    import monai.transforms as mt
-
-    from liver_monai.data.transforms import preprocessing
-
-    spec, network = _load_network(job)
-    after = mt.Compose(
-        [mt.ResampleToMatchd("pred", "ct", mode="bilinear"), mt.AsDiscreted("pred", argmax=True), _saving(job)]
-    )
-    with stopwatch() as figures:
-        image = preprocessing(spec)({"image": str(job.ct)})["image"]
-        ct = mt.Compose([mt.LoadImage(), mt.EnsureChannelFirst()])(str(job.ct))
-        after({"pred": _whole_logits(image, spec, network), "ct": ct})
-    return {**figures, "n_passes": image.shape[-1]}
-
-
-def _whole_logits(image: Any, spec: Any, network: Any) -> Any:
-    """``(3, H, W, D)`` of ``(1, H, W, D)``: each slice with its neighbours as channels, one window a slice."""
-    import torch
-    from monai.data import MetaTensor
-    from monai.inferers import SliceInferer
-
-    from liver_monai.data.slabs import slab_view
-    from liver_monai.spec import OUTPUT_STRIDE
-
-    slabs = slab_view(image.as_tensor()[0], spec.slab_size).permute(1, 2, 3, 0)[None]
-    window = [-(-size // OUTPUT_STRIDE) * OUTPUT_STRIDE for size in image.shape[1:3]]
-    with torch.no_grad():
-        logits = SliceInferer(spatial_dim=2, roi_size=window, sw_batch_size=BATCH)(slabs, network)
-    return MetaTensor(logits[0], meta=image.meta)
-
-
-def _saving(job: Job) -> Any:
-    import monai.transforms as mt
-    import numpy as np
-
-    return mt.SaveImaged(
-        "pred", output_dir=job.out, output_postfix="", separate_folder=False, output_dtype=np.uint8, print_log=False
-    )
-
-
-def run_notebook(job: Job) -> dict[str, float]:
-    """The loop of a 2-D notebook, with the neighbours that this network wants to see."""
-    import nibabel as nib
-    import numpy as np
-    import torch
-    from torch.nn.functional import interpolate
-
-    from liver_monai.data.slabs import slab_indices
-
-    spec, network = _load_network(job)
-    low, high = spec.hu_window
-    with stopwatch() as figures:
-        ct = nib.load(job.ct)
-        image = ct.get_fdata()
-        image = (np.clip(image, low, high) - low) / (high - low)
-        mask = np.zeros(image.shape, np.uint8)
-        for z in range(image.shape[2]):
-            slab = image[:, :, slab_indices(z, n_slices=image.shape[2], slab_size=spec.slab_size)]
-            slices = torch.from_numpy(slab.transpose(2, 0, 1)).float()[None]
-            with torch.no_grad():
-                logits = network(interpolate(slices, NOTEBOOK_SIZE, mode="bilinear"))
-            labels = logits.argmax(dim=1, keepdim=True).float()
-            mask[:, :, z] = interpolate(labels, image.shape[:2], mode="nearest")[0, 0].numpy()
-        job.out.mkdir(parents=True, exist_ok=True)
-        nib.save(nib.Nifti1Image(mask, ct.affine), job.out / "mask.nii.gz")
-    return {**figures, "n_passes": image.shape[2]}
-
-
-def _load_network(job: Job) -> tuple[Any, Any]:
-    """The same weights, without what ours does to the process."""
-    from liver_monai.model.bundle import read_spec
-    from liver_monai.model.network import build_network
-    from liver_monai.model.weights import load_weights
-
-    spec = read_spec(job.bundle)
-    network = build_network(spec)
-    load_weights(network, job.bundle / "models" / "model.pt", spec=spec)
-    return spec, network.eval()
-
-
-def run_nnunet(job: Job, *, mirroring: bool = True) -> dict[str, float]:
-    """nnU-Net as its plans for 2-D make it; it leaves the slices of the CT as they are."""
-    import torch
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    from liver_monai.model.bundle import read_spec
-
-    plans = PlansManager(nnunet_plans(read_spec(job.bundle)))
-    configuration = plans.get_configuration("2d")
-    network = get_network_from_plans(
-        configuration.network_arch_class_name,
-        configuration.network_arch_init_kwargs,
-        configuration.network_arch_init_kwargs_req_import,
-        1,
-        3,
-        deep_supervision=False,
-    ).eval()
-    predictor = nnUNetPredictor(use_mirroring=mirroring, device=torch.device("cpu"), allow_tqdm=False)
-    dataset = {
-        "channel_names": {"0": "CT"},
-        "labels": {"background": 0, "liver": 1, "tumor": 2},
-        "file_ending": ".nii.gz",
-    }
-    predictor.manual_initialization(
-        network, plans, configuration, [network.state_dict()], dataset, "nnUNetTrainer", (0, 1)
-    )
-    job.out.mkdir(parents=True, exist_ok=True)
-    with stopwatch() as figures:
-        predictor.predict_from_files_sequential([[str(job.ct)]], [str(job.out / "mask")])
-    return dict(figures)
-
-
-def run_nnunet_once(job: Job) -> dict[str, float]:
-    """A quarter of the passes."""
-    return run_nnunet(job, mirroring=False)
-
-
-def nnunet_plans(spec: Any) -> dict[str, Any]:
-    """What its planner writes for CTs that fit into one window of ``roi_size`` at the spacing of a spec."""
-    from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
-
-    along_x, along_y, along_z = spec.spacing_mm
-    _, strides, kernels, window, _ = get_pool_and_conv_props((along_y, along_x), spec.roi_size, 4, 999999)
-    n_stages = len(strides)
-    architecture = {
-        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-        "arch_kwargs": {
-            "n_stages": n_stages,
-            "features_per_stage": [min(512, 32 * 2**stage) for stage in range(n_stages)],
-            "conv_op": "torch.nn.modules.conv.Conv2d",
-            "kernel_sizes": [list(kernel) for kernel in kernels],
-            "strides": [list(stride) for stride in strides],
-            "n_conv_per_stage": [2] * n_stages,
-            "n_conv_per_stage_decoder": [2] * (n_stages - 1),
-            "conv_bias": True,
-            "norm_op": "torch.nn.modules.instancenorm.InstanceNorm2d",
-            "norm_op_kwargs": {"eps": 1e-5, "affine": True},
-            "dropout_op": None,
-            "dropout_op_kwargs": None,
-            "nonlin": "torch.nn.LeakyReLU",
-            "nonlin_kwargs": {"inplace": True},
-        },
-        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-    }
-    resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
-    configuration = {
-        "data_identifier": "nnUNetPlans_2d",
-        "preprocessor_name": "DefaultPreprocessor",
-        "batch_size": 12,
-        "patch_size": [int(size) for size in window],
-        "median_image_size_in_voxels": [int(size) for size in window],
-        "spacing": [along_y, along_x],
-        "normalization_schemes": ["CTNormalization"],
-        "use_mask_for_norm": [False],
-        "resampling_fn_data": "resample_data_or_seg_to_shape",
-        "resampling_fn_seg": "resample_data_or_seg_to_shape",
-        "resampling_fn_data_kwargs": resampling,
-        "resampling_fn_seg_kwargs": {**resampling, "is_seg": True, "order": 1},
-        "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
-        "resampling_fn_probabilities_kwargs": {**resampling, "order": 1},
-        "architecture": architecture,
-        "batch_dice": True,
-    }
-    intensities = {"max": 250, "mean": 100, "median": 100, "min": -200, "percentile_00_5": -20, "percentile_99_5": 200}
-    return {
-        "dataset_name": "Dataset000_none",
-        "plans_name": "nnUNetPlans",
-        "original_median_spacing_after_transp": [along_z, along_y, along_x],
-        "original_median_shape_after_transp": [100, *(int(size) for size in window)],
-        "image_reader_writer": "SimpleITKIO",
-        "transpose_forward": [0, 1, 2],
-        "transpose_backward": [0, 1, 2],
-        "configurations": {"2d": configuration},
-        "experiment_planner_used": "ExperimentPlanner",
-        "label_manager": "LabelManager",
-        "foreground_intensity_properties_per_channel": {"0": {**intensities, "std": 40}},
-    }
-
-
-CONTENDERS = {
-    "ours": Contender(options=("--runtime", "torch")),
-    "network": Contender(measure=run_network),
-    "ours-onnx": Contender(options=("--runtime", "onnx")),
-    "network-onnx": Contender(measure=run_network_onnx),
-    "ours-whole": Contender(options=("--runtime", "torch")),
-    "monai": Contender(measure=run_monai),
-    "monai-allocator": Contender(measure=run_monai, environment=ALLOCATOR),
-    "monai-grid": Contender(measure=run_monai_grid),
-    "notebook": Contender(measure=run_notebook),
-    "nnunet": Contender(measure=run_nnunet),
-    "nnunet-once": Contender(measure=run_nnunet_once),
-}
-OURS = {"ours": "network", "ours-onnx": "network-onnx"}
-"""And the limit of each."""
-WHOLE = "ours-whole"
-COMPARED = ("ours", "ours-onnx", "monai", "monai-grid")
-"""Whose masks come from the same weights at the same spacing."""
-
-
 def _choose(wanted: Sequence[str]) -> list[str]:
     here = [name for name in CONTENDERS if _is_here(name)]
     missing = [name for name in wanted if name not in here]
@@ -646,18 +332,5 @@ def _is_here(name: str) -> bool:
     return True
 
 
-def _measure(name: str, job_json: str) -> None:
-    warnings.simplefilter("ignore")
-    said = json.loads(job_json)
-    paths = {key: Path(said[key]) for key in ("ct", "bundle", "out")}
-    measure = CONTENDERS[name].measure
-    if measure is None:
-        raise ValueError(f"{name} is a command")
-    print(json.dumps(measure(Job(**{**said, **paths}))))
-
-
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--measure"]:
-        _measure(sys.argv[2], sys.argv[3])
-    else:
-        main()
+    main()
