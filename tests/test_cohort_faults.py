@@ -160,13 +160,12 @@ def test_killed_at_any_moment_and_resumed_the_masks_are_the_same(cli, sound, mas
 
 def killed(command, out, *, delay_s):
     """Start a prediction and kill it, ``delay_s`` after its first result or, without, when it begins to write one."""
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
-    ) as process:
+    left = set(hidden_in(out))  # by those killed before
+    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
         line = process.stderr.readline()
         assert b" mL" in line, line + process.stderr.read()
         if delay_s is None:
-            wait_for(lambda: process.poll() is not None or any(out.glob(".*.nii.gz")))
+            wait_for(lambda: process.poll() is not None or set(hidden_in(out)) - left)
         else:
             time.sleep(delay_s)
         with contextlib.suppress(ProcessLookupError):  # it was faster
