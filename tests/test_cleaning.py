@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from liver_monai.engine.cleaning import clean_mask
+from liver_monai.engine.components import select_components
 
 MASKS = arrays.arrays(np.uint8, st.tuples(*[st.integers(1, 7)] * 3), elements=st.integers(0, 2))
 NOTHING = {"largest_component": False, "fill_holes": False}
@@ -104,3 +105,17 @@ def test_holes_do_not_depend_on_how_the_mask_is_stored(mask, axes, flipped):
 
     rules = {"largest_component": False, "min_lesion_mm3": 3.0}
     np.testing.assert_array_equal(clean(stored(mask), **rules), stored(clean(mask, **rules)))
+
+
+CHOICES = {
+    "largest": lambda found: found.voxels == found.voxels.max(),
+    "small": lambda found: found.voxels < 3,
+    "inside": lambda found: ~found.is_at_face,
+}
+
+
+@given(MASKS, st.sampled_from(sorted(CHOICES)), st.integers(1, 60))
+def test_numbering_by_parts_changes_nothing(mask, choice, voxels_a_part):
+    whole = select_components(mask > 0, CHOICES[choice])
+    by_parts = select_components(mask > 0, CHOICES[choice], voxels_a_part=voxels_a_part)
+    np.testing.assert_array_equal(by_parts, whole)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from liver_monai.engine.components import select_components
 from liver_monai.scoring.crop import foreground_box
-from liver_monai.scoring.lesions import components
 from liver_monai.spec import BACKGROUND, LIVER, TUMOR
 
 
@@ -50,11 +50,7 @@ def clean_mask(
 
 def largest_of(mask: np.ndarray) -> np.ndarray:
     """The component of most voxels of a bool mask; of equals the first."""
-    labels, _ = components(mask)
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    largest: np.ndarray = labels == sizes.argmax()
-    return largest
+    return select_components(mask, lambda found: np.arange(len(found.voxels)) == found.voxels.argmax())
 
 
 def _fill_holes(mask: np.ndarray) -> None:
@@ -65,20 +61,9 @@ def _fill_holes(mask: np.ndarray) -> None:
 
 def _holes(mask: np.ndarray) -> np.ndarray:
     """What is not in the mask and cannot be reached from outside."""
-    labels, n = components(~mask)
-    is_hole = np.ones(n + 1, dtype=bool)
-    is_hole[0] = False
-    for axis in range(labels.ndim):
-        for face in (0, -1):
-            is_hole[labels.take(face, axis=axis)] = False
-    holes: np.ndarray = is_hole[labels]
-    return holes
+    return select_components(~mask, lambda found: ~found.is_at_face)
 
 
 def _small(mask: np.ndarray, *, min_voxels: float) -> np.ndarray:
     """Components of fewer voxels."""
-    labels, _ = components(mask)
-    is_small = np.bincount(labels.ravel()) < min_voxels
-    is_small[0] = False
-    small: np.ndarray = is_small[labels]
-    return small
+    return select_components(mask, lambda found: found.voxels < min_voxels)

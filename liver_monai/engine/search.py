@@ -102,5 +102,8 @@ def _goes_on(mask: RasSlices, filled: range) -> tuple[bool, bool]:
     ends = (bool(mask[filled.start].any()) and may[0], bool(mask[filled.stop - 1].any()) and may[1])
     if not any(ends):
         return False, False
-    liver = largest_of(np.stack([mask[z].numpy() != BACKGROUND for z in filled]))
+    is_marked = np.empty((len(filled), *mask.shape[:2]), dtype=bool)
+    for index, z in enumerate(filled):
+        is_marked[index] = mask[z].numpy() != BACKGROUND
+    liver = largest_of(is_marked)
     return bool(liver[0].any()) and may[0], bool(liver[-1].any()) and may[1]
