@@ -56,7 +56,7 @@ OURS = {
 }
 """Options of the command."""
 WHOLE = "ours-whole"
-LIMITS = {"ours": "network", "ours-onnx": "network-onnx"}
+LIMITS = ("network", "network-onnx")
 COMPARED = ("ours", "ours-onnx", "monai", "monai-grid")
 """Whose masks come from the same weights at the same spacing."""
 CONTENDERS = (*OURS, *MEASURES)
@@ -69,11 +69,11 @@ SHARE_OF_MEMORY = 0.75
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a contender took, or why there is no mask.
+    """What a contender took, or why there is no mask. What a contender does not tell is 0.
 
-    ``case_s`` and ``case_cpu_s`` begin when the network is loaded, which took ``loading_cpu_s``. ``n_passes`` is how
-    many slabs a network was shown, ``n_liver`` how many of them between the ends of the liver. Where a contender does
-    not tell, they are 0.
+    ``case_s`` and ``case_cpu_s`` begin when the network is loaded. A bare network tells ``n_passes``, how many slabs it
+    was shown, ``n_liver``, how many of them between the ends of the liver, and what the prediction took, from file to
+    mask and in the same process, that showed them to it.
     """
 
     process_s: float
@@ -81,7 +81,8 @@ class Run:
     peak_mib: float
     case_s: float = 0.0
     case_cpu_s: float = 0.0
-    loading_cpu_s: float = 0.0
+    prediction_s: float = 0.0
+    prediction_cpu_s: float = 0.0
     n_passes: int = 0
     n_liver: int = 0
     error: str = ""
@@ -198,7 +199,7 @@ def free_bytes() -> int:
 
 def table(runs: dict[str, list[Run]]) -> Iterator[str]:
     """A line a contender: medians, and ratios to ours in the same turn."""
-    references = [name for name in LIMITS if name in runs and not runs[name][-1].error]
+    references = [name for name in ("ours", "ours-onnx") if name in runs and not runs[name][-1].error]
     heads = [f"of {name}: process, CPU" for name in references]
     yield f"{'':16}{'process s':>10}{'CPU s':>9}{'case s':>9}{'peak MiB':>10}{'passes':>8}  " + "".join(
         f"{head:>27}" for head in heads
@@ -222,18 +223,15 @@ def table(runs: dict[str, list[Run]]) -> Iterator[str]:
 
 def overheads(runs: dict[str, list[Run]]) -> Iterator[str]:
     """Ours against the limit: files and resampling count, imports and loading do not."""
-    for name, limit in LIMITS.items():
-        if limit in runs and not runs[name][-1].error and not runs[limit][-1].error:
-            pairs = list(zip(runs[name], runs[limit], strict=True))
-            by_case = [ours.case_s / network.case_s for ours, network in pairs]
-            by_cpu = [(ours.cpu_s - network.loading_cpu_s) / network.case_cpu_s for ours, network in pairs]
-            of_liver = pairs[0][1].n_passes / pairs[0][1].n_liver
-            yield (
-                f"{name} from file to mask / {limit}: {statistics.median(by_case):.2f} ({min(by_case):.2f} to "
-                f"{max(by_case):.2f}), in CPU seconds {statistics.median(by_cpu):.2f}; / {limit} on the liver's "
-                f"{pairs[0][1].n_liver} slabs alone: {statistics.median(by_case) * of_liver:.2f}, "
-                f"{statistics.median(by_cpu) * of_liver:.2f}"
-            )
+    for name in [name for name in LIMITS if name in runs and not runs[name][-1].error]:
+        last = runs[name][-1]
+        by_clock = statistics.median(run.prediction_s / run.case_s for run in runs[name])
+        by_cpu = statistics.median(run.prediction_cpu_s / run.case_cpu_s for run in runs[name])
+        share = last.n_liver / last.n_passes
+        yield (
+            f"from file to mask / {name}: {by_clock:.2f}, in CPU seconds {by_cpu:.2f}; if it saw nothing but the "
+            f"{last.n_liver} slabs of the liver: {by_clock / share:.2f}, {by_cpu / share:.2f}"
+        )
 
 
 def _ratio(runs: list[Run], references: list[Run], figure: str) -> float:

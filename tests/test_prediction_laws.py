@@ -47,7 +47,9 @@ def threads():
 @pytest.mark.parametrize("batch", [1, 3, 16])
 def test_neither_threads_nor_batch_change_a_mask(model, ct, mask, threads, n_threads, batch):
     threads(n_threads)
-    other = dataclasses.replace(model, inferer=SlabInferer(model.spec, sw_batch_size=batch))
+    other = dataclasses.replace(
+        model, inferer=SlabInferer(model.spec, sw_batch_size=batch, search=model.inferer.search)
+    )
 
     np.testing.assert_array_equal(other.segment(ct).numpy(), mask)
 
