@@ -29,6 +29,7 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import statistics
@@ -166,12 +167,17 @@ def run_apart(name: str, job: Job, limits: Limits) -> Run:
         stderr.seek(0)
         if process.returncode:
             is_late = used["process_s"] >= limits.seconds
-            reason = "out of time" if is_late else (stderr.read().splitlines() or [f"code {process.returncode}"])[-1]
-            return Run(**used, error=reason[:160])
+            return Run(**used, error="out of time" if is_late else _first_error(stderr.read()))
         said = stdout.read()
     if name in OURS:
         return Run(**used, case_s=json.loads(said)[0]["seconds"])
     return Run(**used, **json.loads(said.splitlines()[-1]))
+
+
+def _first_error(complaint: str) -> str:
+    """What was raised first; what is printed last is what libraries have wrapped around it."""
+    lines = complaint.splitlines() or ["ended without a word, maybe by the kernel for want of memory"]
+    return next((line for line in lines if re.match(r"\w+Error: ", line)), lines[-1])[:160]
 
 
 def _command(name: str, job: Job) -> list[str]:
