@@ -218,7 +218,7 @@ def train(  # noqa: PLR0913  # its options
 
 
 @main.command()
-@click.argument("cts", nargs=-1, required=True, metavar="CT...", type=click.Path(path_type=Path))
+@click.argument("cts", nargs=-1, required=True, metavar="CT...", type=click.Path(readable=False, path_type=Path))
 @click.option(
     "--bundle",
     "bundles",

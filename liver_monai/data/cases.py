@@ -10,7 +10,7 @@ from typing import Any
 
 from liver_monai.errors import InputError
 from liver_monai.io.dicom import DicomVolume, choose_volumes, find_dicom_volumes, only_volume
-from liver_monai.io.dicom.archive import is_dicom_file, is_zip
+from liver_monai.io.dicom.archive import is_dicom_file, is_locked, is_zip
 from liver_monai.io.dicom.patient import patient_pseudonym
 from liver_monai.io.volumes import VOLUME_FORMATS, is_volume_file, strip_suffix
 
@@ -120,22 +120,34 @@ def _name_of(image: Path | DicomVolume) -> str:
 
 
 def _images_of(path: str | Path, *, series: str | None = None) -> Sequence[Path | DicomVolume]:
-    """A file itself; of a folder the CTs in it or, where there are none, those in its subfolders; else its DICOM."""
+    """A file itself; of a folder the CTs in it or, where there are none, those in its subfolders; else its DICOM.
+
+    A folder that may not be read is a case, too: it fails alone and by name.
+    """
     if not str(path):
         raise InputError("dataset_dir is empty; give a folder with CTs")
     path = Path(path).expanduser()
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
+    locked: list[Path] = []
     if path.is_file() and is_volume_file(path):
         files = [path]
     elif path.is_file():
         return _dicom_file_volumes(path, series=series)
+    elif is_locked(path):
+        return [path]
     else:
         folder = path / "imagesTr" if (path / "imagesTr").is_dir() else path
-        files = _cts_among(folder.iterdir()) or _cts_among(folder.rglob("*"))
+        files = _cts_among(folder.iterdir())
+        if not files:
+            below = sorted(folder.rglob("*"))
+            files, locked = _cts_among(below), [each for each in below if is_locked(each)]
     if files and series:
         raise InputError(f"--series {series}: is for DICOM, and {files[0]} is not; give the folder of the DICOM files")
-    return files or _dicom_volumes(path, series=series)
+    volumes = files or _dicom_volumes(path, series=series)
+    if not volumes and not locked:
+        raise InputError(f"{path}: holds no CT; expected {VOLUME_FORMATS}")
+    return [*volumes, *locked]
 
 
 def _dicom_file_volumes(path: Path, *, series: str | None) -> Sequence[Path | DicomVolume]:
@@ -150,9 +162,7 @@ def _dicom_volumes(folder: Path, *, series: str | None) -> list[DicomVolume]:
     volumes = find_dicom_volumes(folder)
     for archive in sorted(file for file in folder.rglob("*") if is_zip(file) and not file.name.startswith(".")):
         volumes += find_dicom_volumes(archive)
-    if not volumes:
-        raise InputError(f"{folder}: holds no CT; expected {VOLUME_FORMATS}")
-    return choose_volumes(volumes, series) if series else volumes
+    return choose_volumes(volumes, series) if series and volumes else volumes
 
 
 def _cts_among(files: Iterable[Path]) -> list[Path]:

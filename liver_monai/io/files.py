@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,15 +16,38 @@ from typing import Any
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` to write to; it takes ``path``'s place only when the block succeeds.
 
-    The temporary name keeps the suffix, because writers such as nibabel choose the format by it.
+    The temporary name keeps the suffix, because writers such as nibabel choose the format by it. What processes that
+    were killed while they wrote the same file have left is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    for left in _left_by_the_dead(path):
+        left.unlink(missing_ok=True)
+    temporary = path.with_name(f".{platform.node()}.{os.getpid()}.{path.name}")
     try:
         yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _left_by_the_dead(path: Path) -> list[Path]:
+    """Temporary files of ``path`` whose process, on this machine, is no more; of other machines nothing is known."""
+    start, end = f".{platform.node()}.", f".{path.name}"
+    found = [file for file in path.parent.iterdir() if file.name.startswith(start) and file.name.endswith(end)]
+    pids = [file.name[len(start) : -len(end)] for file in found]
+    return [file for file, pid in zip(found, pids, strict=True) if pid.isdecimal() and not _is_alive(int(pid))]
+
+
+def _is_alive(pid: int) -> bool:
+    if os.name == "nt":  # there, to ask is to end it
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def write_json(path: Path, content: Any) -> None:

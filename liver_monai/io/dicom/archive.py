@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
@@ -35,6 +36,8 @@ def open_archive(path: Path) -> Iterator[tuple[list[str], Open]]:
 
     Hidden files, and the resource forks that macOS adds to zips, are not among them.
     """
+    if is_locked(path):
+        raise InputError(f"{path}: its permissions forbid to read this folder; allow it: chmod -R u+rX {path}")
     if path.is_dir():
         files = (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
         yield _visible(files), _in_folder(path)
@@ -49,6 +52,11 @@ def open_archive(path: Path) -> Iterator[tuple[list[str], Open]]:
         yield [path.name], _in_folder(path.parent)
     else:
         raise InputError(f"{path}: no such file or folder")
+
+
+def is_locked(path: Path) -> bool:
+    """Whether it is a folder whose permissions forbid to look into it: to search it would find nothing, silently."""
+    return os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK)  # noqa: PTH112  # Path.is_dir may raise
 
 
 def is_zip(path: Path) -> bool:
