@@ -9,7 +9,7 @@ from typing import Any
 from liver_monai.errors import InputError
 
 LABELS = {0: "background", 1: "liver", 2: "tumor"}
-LIVER, TUMOR = 1, 2
+BACKGROUND, LIVER, TUMOR = 0, 1, 2
 
 OUTPUT_STRIDE = 16
 """DeepLabV3+ halves the slice four times; every in-plane size the network sees is a multiple of this."""

@@ -1,0 +1,212 @@
+"""Findings: drawn lesions with hand-computed figures, ellipsoids whose truth is a formula, and laws."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from scipy.spatial.distance import pdist
+from scipy.spatial.transform import Rotation
+
+from liver_monai.report.diameters import axial_diameters, edge_points, maximum_diameter
+from liver_monai.report.findings import find_findings
+
+MASKS = arrays.arrays(bool, st.tuples(*[st.integers(1, 6)] * 3)).filter(np.any)
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def random_affine(seed):
+    """Any orientation, anisotropic, tilted, with gantry shear."""
+    rng = np.random.default_rng(seed)
+    axes = Rotation.random(random_state=seed).as_matrix() @ np.diag(rng.uniform(0.5, 5, 3))
+    axes[:, 1] += 0.1 * axes[:, 2]
+    return nib.affines.from_matvec(axes, rng.uniform(-100, 100, 3))
+
+
+def liver_with(*lesions, shape=(40, 30, 20), margin=2):
+    """A box of liver with boxes of tumour in it, each given as three slices."""
+    mask = np.zeros(shape, dtype=np.uint8)
+    mask[margin:-margin, margin:-margin, margin:-margin] = 1
+    for lesion in lesions:
+        mask[lesion] = 2
+    return mask
+
+
+def test_a_box_has_the_figures_one_computes_by_hand():
+    mask = liver_with(np.s_[10:14, 5:8, 6:16])
+    findings = find_findings(mask, np.diag([1.5, 2.0, 3.0, 1.0]))
+
+    assert findings.liver_ml == pytest.approx(36 * 26 * 16 * 9 / 1000)
+    assert findings.tumor_ml == pytest.approx(4 * 3 * 10 * 9 / 1000)
+    assert findings.burden == pytest.approx(4 * 3 * 10 / (36 * 26 * 16))
+    (lesion,) = findings.lesions
+    assert lesion.volume_ml == findings.tumor_ml
+    assert lesion.sphere_mm == pytest.approx((6 * 1080 / np.pi) ** (1 / 3))
+    assert lesion.slices == (6, 15)
+    # from the edge of a corner voxel to that of the opposite one: 4 voxels of 1.5 mm and 2 steps of 2 mm, or 3 and 3
+    assert lesion.longest.length_mm == pytest.approx(max(np.hypot(6, 4), np.hypot(4.5, 6)))
+    assert lesion.centroid_mm == pytest.approx((-11.5 * 1.5, -6 * 2, 10.5 * 3))
+    assert lesion.depth_mm == pytest.approx(3 * 2)  # the liver begins three voxels of 2 mm below
+    assert not lesion.touches_border
+
+
+def test_a_voxel_is_a_voxel_wide():
+    mask = np.zeros((5, 5, 5), dtype=np.uint8)
+    mask[2, 2, 2] = 2
+    (lesion,) = find_findings(mask, np.diag([2.0, 2.0, 2.0, 1.0])).lesions
+    assert lesion.longest.length_mm == lesion.perpendicular.length_mm == lesion.maximum_mm == pytest.approx(2.0)
+
+
+def test_a_cross_is_crossed_at_a_right_angle():
+    mask = np.zeros((15, 15, 1), dtype=bool)
+    mask[2:13, 7], mask[7, 4:11] = True, True
+    found = axial_diameters(mask, np.eye(4))
+    assert found.longest.length_mm == pytest.approx(11)
+    assert found.perpendicular.length_mm == pytest.approx(7)
+    assert sorted(found.longest.ends[:, 0]) == [1.5, 12.5]
+    assert sorted(found.perpendicular.ends[:, 1]) == pytest.approx([3.5, 10.5])
+
+
+def test_lesions_come_largest_first_and_their_diameters_add_up():
+    boxes = [np.s_[4:5, 4:5, 4:5], np.s_[10:20, 10:11, 5:6], np.s_[30:33, 20:21, 9:10]]
+    findings = find_findings(liver_with(*boxes), np.eye(4))
+    assert [lesion.lesion_id for lesion in findings.lesions] == [1, 2, 3]
+    assert [round(lesion.longest.length_mm, 6) for lesion in findings.lesions] == [10, 3, 1]
+    assert findings.to_json()["sum_of_2_longest_mm"] == pytest.approx(13)
+    assert findings.to_json()["sum_of_5_longest_mm"] == pytest.approx(14)
+
+
+def test_brightness_is_held_against_the_liver_nearby():
+    lesion = np.s_[18:22, 13:17, 8:12]
+    mask = liver_with(lesion)
+    image = np.full(mask.shape, -1000.0)
+    image[mask == 1] = 100
+    image[2:6] = 500  # beyond 10 mm, a vessel that must not count
+    image[lesion] = 60
+    image[18, 13, 8] = 92  # the mean rises to 60.5, the median does not
+    (found,) = find_findings(mask, np.eye(4), image=image).lesions
+    assert found.mean_hu == pytest.approx(60.5)
+    assert found.median_hu == 60
+    assert found.contrast_hu == pytest.approx(60.5 - 100)
+
+
+def test_confidence_is_the_mean_probability():
+    mask = liver_with(np.s_[10:12, 10:11, 5:6])
+    probabilities = np.where(mask == 2, 0.6, 0.1)
+    probabilities[10, 10, 5] = 0.8
+    (found,) = find_findings(mask, np.eye(4), probabilities=probabilities).lesions
+    assert found.confidence == pytest.approx(0.7)
+
+
+def test_what_the_scan_cuts_off_is_said():
+    whole, cut = np.s_[10:12, 10:12, 5:7], np.s_[20:22, 10:12, 17:20]
+    findings = find_findings(liver_with(whole, cut), np.eye(4))
+    assert [lesion.touches_border for lesion in findings.lesions] == [True, False]
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_without_lesions_there_is_nothing_to_measure(value):
+    findings = find_findings(np.full((4, 4, 4), value, dtype=np.uint8), np.eye(4))
+    assert findings.lesions == []
+    assert findings.burden == (None if value == 0 else 0.0)
+
+
+def test_arrays_of_another_grid_are_refused():
+    with pytest.raises(ValueError, match="grid"):
+        find_findings(np.zeros((4, 4, 4), dtype=np.uint8), np.eye(4), image=np.zeros((4, 4, 5)))
+
+
+@given(MASKS, SEEDS)
+def test_the_longest_lines_are_those_of_all_pairs(mask, seed):
+    affine = random_affine(seed)
+    every_mm = edge_points(mask) @ affine[:3, :3].T
+    assert maximum_diameter(mask, affine).length_mm == pytest.approx(pdist(every_mm).max())
+
+    on_slices = {}
+    for z in np.flatnonzero(mask.any(axis=(0, 1))):
+        points = edge_points(mask[:, :, z])
+        on_slices[z] = pdist(points @ affine[:3, :2].T).max()
+    found = axial_diameters(mask, affine)
+    assert found.longest.length_mm == pytest.approx(max(on_slices.values()))
+    assert on_slices[found.slice_index] == pytest.approx(found.longest.length_mm)
+
+
+@given(MASKS, SEEDS)
+def test_the_perpendicular_is_one_and_is_not_longer(mask, seed):
+    affine = random_affine(seed)
+    found = axial_diameters(mask, affine)
+    lines = [np.diff(d.ends @ affine[:3, :2].T, axis=0)[0] for d in (found.longest, found.perpendicular)]
+    for line, diameter in zip(lines, (found.longest, found.perpendicular), strict=True):
+        assert np.linalg.norm(line) == pytest.approx(diameter.length_mm, abs=1e-6)
+    assert abs(lines[0] @ lines[1]) < 1e-6 * (1 + found.longest.length_mm**2)
+    assert found.perpendicular.length_mm <= found.longest.length_mm + 1e-9
+
+
+def ellipsoid(seed):
+    """A rotated ellipsoid of at least three voxels in every half axis, on an anisotropic grid, and its matrix."""
+    rng = np.random.default_rng(seed)
+    spacing_mm = np.array([*[rng.uniform(0.5, 1.2)] * 2, rng.uniform(0.7, 5.0)])
+    half_axes_mm = rng.uniform(3, 7, 3) * spacing_mm.max()
+    turn = Rotation.random(random_state=seed).as_matrix()
+    matrix = turn @ np.diag(half_axes_mm**-2.0) @ turn.T
+    shape = np.ceil(np.sqrt(np.diag(np.linalg.inv(matrix))) / spacing_mm).astype(int) * 2 + 4
+    centre = (shape - 1) / 2 + rng.uniform(-0.5, 0.5, 3)
+    points = (np.moveaxis(np.indices(shape), 0, -1) - centre) * spacing_mm
+    inside = np.einsum("...i,ij,...j", points, matrix, points) <= 1
+    return np.where(inside, 2, 0).astype(np.uint8), spacing_mm, half_axes_mm, matrix, centre
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_an_ellipsoid_measures_what_its_formula_says(seed):
+    """Each end of a line within half a voxel of the truth, the volume within 3 percent."""
+    mask, spacing_mm, half_axes_mm, matrix, centre = ellipsoid(seed)
+    (lesion,) = find_findings(mask, np.diag([*spacing_mm, 1.0])).lesions
+
+    assert lesion.volume_ml == pytest.approx(4 / 3 * np.pi * half_axes_mm.prod() / 1000, rel=0.03)
+    z_mm = (np.arange(mask.shape[2]) - centre[2]) * spacing_mm[2]
+    in_plane, across = matrix[:2, :2], matrix[:2, 2]
+    level = (1 - z_mm**2 * (matrix[2, 2] - across @ np.linalg.solve(in_plane, across))).max()
+    minor, major = 2 * np.sqrt(level / np.linalg.eigvalsh(in_plane)[::-1])
+    voxel_mm = spacing_mm[0]
+    assert lesion.longest.length_mm == pytest.approx(major, abs=voxel_mm)
+    assert lesion.perpendicular.length_mm == pytest.approx(minor, abs=voxel_mm)
+    assert lesion.maximum_mm == pytest.approx(2 * half_axes_mm.max(), abs=np.linalg.norm(spacing_mm))
+
+
+@pytest.mark.parametrize("codes", ["LPS", "RAS", "PIR", "SAL", "IPR"])
+def test_findings_do_not_depend_on_how_the_mask_is_stored(codes):
+    mask = liver_with(np.s_[10:14, 5:8, 6:16], np.s_[20:29, 20:22, 10:11])
+    affine = nib.affines.from_matvec(np.diag([0.8, 0.7, 2.5]), (-50, 20, 300))
+    stored = nib.Nifti1Image(mask, affine).as_reoriented(
+        nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(codes))
+    )
+    expected, found = find_findings(mask, affine), find_findings(np.asarray(stored.dataobj), stored.affine)
+
+    assert found.liver_ml == pytest.approx(expected.liver_ml)
+    for one, other in zip(expected.lesions, found.lesions, strict=True):
+        for name in ("volume_ml", "maximum_mm", "centroid_mm", "depth_mm"):
+            assert getattr(one, name) == pytest.approx(getattr(other, name))
+        assert one.longest.length_mm == pytest.approx(other.longest.length_mm)
+        assert one.perpendicular.length_mm == pytest.approx(other.perpendicular.length_mm)
+        worlds = [
+            np.sort(nib.affines.apply_affine(a, line.ends), axis=0)
+            for a, line in ((affine, one.longest), (stored.affine, other.longest))
+        ]
+        assert np.linalg.norm(np.diff(worlds[1], axis=0)) == pytest.approx(one.longest.length_mm, abs=0.05)
+        axis = codes.find("S") if "S" in codes else codes.find("I")
+        last = stored.shape[axis] - 1
+        slices = one.slices if "S" in codes else (last - one.slices[1], last - one.slices[0])
+        assert other.slices == slices
+
+
+@given(SEEDS, st.integers(0, 2))
+def test_a_tilted_grid_changes_no_volume_and_no_maximum(seed, n_flips):
+    mask, spacing_mm, *_ = ellipsoid(seed % 7)
+    assume(mask.size < 50_000)
+    straight = np.diag([*spacing_mm, 1.0])
+    turned = nib.affines.from_matvec(Rotation.from_euler("xyz", [8, -6, 10], degrees=True).as_matrix()) @ straight
+    one, other = find_findings(mask, straight).lesions[0], find_findings(mask, turned).lesions[0]
+    assert one.volume_ml == pytest.approx(other.volume_ml)
+    assert one.maximum_mm == pytest.approx(other.maximum_mm)
+    assert one.longest.length_mm == pytest.approx(other.longest.length_mm)
