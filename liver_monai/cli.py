@@ -20,7 +20,11 @@ FROM_0, FROM_1, ABOVE_0 = click.IntRange(min=0), click.IntRange(min=1), click.Fl
 FOLDER = click.Path(file_okay=False, path_type=Path)
 OUT = click.option("-o", "--out", type=FOLDER, required=True, help="Folder for the results.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+SERIES = click.option("--series", metavar="UID|N", help="Of DICOM: UID of a series, its beginning, or its number.")
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+
+
+BUNDLE_HELP = "A shipped bundle's name, or a folder; ./NAME is a folder that is named like a shipped bundle."
 
 
 class _Commands(click.Group):
@@ -30,7 +34,8 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise click.ClickException("interrupted; what is finished is kept, go on with --resume") from None
+            go_on = "run it again" if ctx.invoked_subcommand == "prepare" else "go on with --resume"
+            raise click.ClickException(f"interrupted; what is finished is kept, {go_on}") from None
         except Exception as error:
             if isinstance(root_cause(error), InputError):  # MONAI wraps what a transform or a config raises
                 raise click.ClickException(one_line(error)) from error
@@ -74,21 +79,104 @@ def synth(out: Path, cases: int, shape: str, seed: int) -> None:
 
 
 @main.command()
-@click.option("--bundle", default="mobilenet", show_default=True, help="A shipped bundle, or a bundle's folder.")
-@click.option("--data", type=click.Path(path_type=Path), help="Data set with reference masks: MSD or LiTS layout.")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH [PATH2]", type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=FOLDER, help="Folder for report.html, findings.csv and check.json.")
+@click.option("--excludes", type=click.Path(path_type=Path), help="CSV with the columns case_id and reason.")
+@click.option("--jobs", type=FROM_1, help="Cases at a time.  [default: by cores and cases]")
+@click.option("--resume", is_flag=True, help="Keep what -o holds of cases whose files have not changed.")
+@click.option("--overwrite", is_flag=True, help="Replace a check that is there.")
+@JSON
+def check(
+    paths: Sequence[Path],
+    out: Path | None,
+    excludes: Path | None,
+    jobs: int | None,
+    resume: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Check a scan or a data set for known traps, and two data sets for cases that they share.
+
+    Ends with 1 if there is an error among the findings, with 0 if there are warnings and notes only.
+    """
+    from liver_monai.cohort import check_cohort
+
+    if len(paths) > 2:
+        raise click.UsageError(f"{len(paths)} paths were given; give one, or two to compare")
+    summary = check_cohort(paths, out=out, excludes=excludes, jobs=jobs, resume=resume, overwrite=overwrite, say=_say)
+    if as_json:
+        _print_json(summary)
+    if summary["worst"] == "error":
+        sys.exit(FAILED)
+
+
+@main.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=FOLDER, required=True, help="Folder of the store.")
+@click.option("--bundle", default="mobilenet", show_default=True, help="Whose grid; bundles of one grid share a store.")
+@click.option(
+    "--excludes", type=click.Path(path_type=Path), help="CSV: case_id, reason.  [default: excludes.csv in DATA]"
+)
+@click.option(
+    "--spacing-overrides",
+    type=click.Path(path_type=Path),
+    help="CSV: case_id, x, y, z in mm, where headers lie.  [default: spacing_overrides.csv in DATA]",
+)
+@click.option("--jobs", type=FROM_1, help="Cases at a time.  [default: by cores and cases]")
+@click.option("--seed", type=FROM_0, default=0, show_default=True, help="Of the folds.")
+@JSON
+def prepare(
+    data: Path,
+    out: Path,
+    bundle: str,
+    excludes: Path | None,
+    spacing_overrides: Path | None,
+    jobs: int | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Bring a data set to a bundle's grid once, for training; run again, it goes on where it stopped."""
+    from liver_monai.data.preparation import prepare as prepare_data
+    from liver_monai.model.bundle import find_bundle, read_spec
+
+    done = prepare_data(
+        data,
+        spec=read_spec(find_bundle(bundle)),
+        out=out,
+        excludes=excludes,
+        spacing_overrides=spacing_overrides,
+        jobs=jobs,
+        seed=seed,
+        say=_say,
+    )
+    if as_json:
+        _print_json(done)
+    _say(f"{done['n']} cases in {out}, {len(done['excluded'])} excluded, {done['n_failed']} failed")
+    _exit_for(done["n"] + done["n_failed"], done["n_failed"])
+
+
+@main.command()
+@click.option("--bundle", help=f"{BUNDLE_HELP}  [default: mobilenet]")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Data set with reference masks in any layout, or a store."
+)
 @OUT
-@click.option("--fold", type=FROM_0, help="Which fifth of the cases is held back for validation.  [default: 0]")
+@click.option("--store", type=FOLDER, help="Where prepared cases are kept, to share them.  [default: in -o]")
+@click.option("--fold", type=FROM_0, help="Which fifth of the patients is held back for validation.  [default: 0]")
+@click.option("--folds", type=click.Path(path_type=Path), help="CSV with case_id and fold.  [default: the store's]")
 @click.option("--epochs", type=FROM_1, help="Length of the training in epochs.")
 @click.option("--minutes", type=ABOVE_0, help="Length of the training in minutes; the schedule fits itself to it.")
 @click.option("--resume", is_flag=True, help="Go on with the training in -o.")
 @click.option(
     "--set", "settings", multiple=True, metavar="ID=VALUE", help="Override a value of the bundle; repeatable."
 )
-def train(
-    bundle: str,
+def train(  # noqa: PLR0913  # its options
+    bundle: str | None,
     data: Path | None,
     out: Path,
+    store: Path | None,
     fold: int | None,
+    folds: Path | None,
     epochs: int | None,
     minutes: float | None,
     resume: bool,
@@ -101,8 +189,10 @@ def train(
     if data is None and not resume:
         raise click.UsageError("--data is missing; give the folder of a data set")
     overrides = dict(parse_override(text) for text in settings)
+    paths = {"store_dir": store, "folds": folds}
     chosen = {"fold": fold, "max_epochs": epochs, "minutes": minutes}
     overrides |= {name: value for name, value in chosen.items() if value is not None}
+    overrides |= {name: str(path.expanduser().resolve()) for name, path in paths.items() if path is not None}
     if minutes is not None and epochs is None:
         overrides["max_epochs"] = 1_000_000  # minutes alone end the training
     run = train_bundle(bundle=bundle, data=data, out=out, overrides=overrides, resume=resume)
@@ -111,9 +201,10 @@ def train(
 
 @main.command()
 @click.argument("cts", nargs=-1, required=True, metavar="CT...", type=click.Path(path_type=Path))
-@click.option("--bundle", required=True, help="A trained run's folder.")
+@click.option("--bundle", required=True, help="A trained run's folder; ./NAME if it is named like a shipped bundle.")
 @OUT
 @DEVICE
+@SERIES
 @click.option("--report", is_flag=True, help="Write report.html with pictures.")
 @click.option("--resume", is_flag=True, help="Keep the masks that are there and go on with the others.")
 @click.option("--overwrite", is_flag=True, help="Replace the masks that are there.")
@@ -123,6 +214,7 @@ def predict(
     bundle: str,
     out: Path,
     device: str,
+    series: str | None,
     report: bool,
     resume: bool,
     overwrite: bool,
@@ -132,7 +224,15 @@ def predict(
     from liver_monai.cohort import predict_cohort
 
     rows = predict_cohort(
-        cts, bundle=bundle, out=out, device=device, report=report, resume=resume, overwrite=overwrite, say=_say
+        cts,
+        bundle=bundle,
+        out=out,
+        device=device,
+        series=series,
+        report=report,
+        resume=resume,
+        overwrite=overwrite,
+        say=_say,
     )
     if as_json:
         _print_json(rows)
@@ -151,6 +251,7 @@ def predict(
     help="lits-2017: with the faults of the public scorer, for old tables. seed: a slice at a time.",
 )
 @click.option("--tolerance-mm", default=2.0, show_default=True, help="Of the surface Dice (NSD).")
+@click.option("--probabilities", type=click.Path(path_type=Path), help="Folder of <case_id>_liver|tumor.nii.gz.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Cases at a time.  [default: by cores and cases]")
 @click.option("--overwrite", is_flag=True, help="Replace an evaluation that is there.")
 @JSON
@@ -160,6 +261,7 @@ def evaluate(
     out: Path,
     protocol: str,
     tolerance_mm: float,
+    probabilities: Path | None,
     jobs: int | None,
     overwrite: bool,
     as_json: bool,
@@ -173,12 +275,29 @@ def evaluate(
         out=out,
         protocol=protocol,
         tolerance_mm=tolerance_mm,
+        probabilities=probabilities,
         jobs=jobs,
         overwrite=overwrite,
         say=_say,
     )
     _print_summary(summary, as_json=as_json)
     _exit_for(summary["n"] + summary["n_failed"], summary["n_failed"])
+
+
+@main.command()
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
+@SERIES
+@click.option("--ct", type=click.Path(path_type=Path), help="Of a mask: its CT, whose grid it is checked against.")
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+def convert(source: Path, out: Path, series: str | None, ct: Path | None, overwrite: bool) -> None:
+    """Convert a CT or a mask: NIfTI, NRRD, MetaImage or DICOM in; .nii, .nii.gz, .nrrd or .mha out, and checked."""
+    from liver_monai.io.conversion import convert as convert_volume
+
+    header = convert_volume(source, out, series=series, ct=ct, overwrite=overwrite)
+    size = " x ".join(map(str, header.shape))
+    spacing = " x ".join(f"{mm:.4g}" for mm in header.spacing_mm)
+    _say(f"{out}: {size} voxels of {spacing} mm, {header.axis_codes}")
 
 
 @main.command()
@@ -194,6 +313,51 @@ def compare(evaluations: Sequence[Path], out: Path, seed: int, overwrite: bool, 
     comparison = compare_cohorts(evaluations, out=out, seed=seed, overwrite=overwrite, say=_say)
     if as_json:
         _print_json(comparison)
+
+
+@main.command()
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Data set with reference masks.")
+@OUT
+@click.option("--bundle", "bundles", multiple=True, help="A bundle to train; repeatable.  [default: all that ship]")
+@click.option("--epochs", type=FROM_1, help="Length of every training in epochs.")
+@click.option("--minutes", type=ABOVE_0, help="Length of every training in minutes.")
+@click.option(
+    "--folds", "n_folds", type=click.IntRange(min=3), default=5, show_default=True, help="Parts of the cases."
+)
+@click.option("--fold", "folds", type=FROM_0, multiple=True, help="Which part tests; repeatable.  [default: 0]")
+@click.option(
+    "--set", "settings", multiple=True, metavar="ID=VALUE", help="Override a value of every bundle; repeatable."
+)
+@click.option("--show-leak", is_flag=True, help="Train once more on a split by slice, to show what that hides.")
+@click.option("--resume", is_flag=True, help="Keep what is finished in -o and go on.")
+@click.option("--seed", type=FROM_0, default=0, show_default=True, help="Of folds, trainings and intervals.")
+@JSON
+def benchmark(  # noqa: PLR0913  # one argument an option
+    data: Path,
+    out: Path,
+    bundles: Sequence[str],
+    epochs: int | None,
+    minutes: float | None,
+    n_folds: int,
+    folds: Sequence[int],
+    settings: Sequence[str],
+    show_leak: bool,
+    resume: bool,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Train bundles on the same patients under the same budget; score them by slice and by patient."""
+    from liver_monai.benchmark import run_benchmark
+    from liver_monai.engine.benchmark import budget
+    from liver_monai.engine.trial import Plan
+    from liver_monai.model.bundle import parse_override
+
+    overrides = dict(parse_override(text) for text in settings) | budget(epochs=epochs, minutes=minutes)
+    plan = Plan(data=data.expanduser().resolve(), out=out, n_folds=n_folds, seed=seed, overrides=overrides)
+    content = run_benchmark(plan, bundles=bundles, folds=folds or (0,), show_leak=show_leak, resume=resume, say=_say)
+    if as_json:
+        _print_json(content)
+    _exit_for(len(content["slices"]) + len(content["failed"]), len(content["failed"]))
 
 
 @main.group()

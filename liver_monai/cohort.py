@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,14 +10,23 @@ from typing import Any
 
 from tqdm import tqdm
 
-from liver_monai.data.cases import find_images, find_masks, find_references
+from liver_monai.data.cases import find_images, find_masks
+from liver_monai.data.checks.dataset import DataSet
+from liver_monai.data.checks.findings import SEVERITIES, CaseReport, Finding
+from liver_monai.data.checks.results import read_case, summarize, write_case
+from liver_monai.data.checks.run import examine
+from liver_monai.data.checks.sources import find_scans
+from liver_monai.data.checks.table import check_dataset
+from liver_monai.data.layouts import find_references
 from liver_monai.engine.comparison import compare, read_evaluations, write_comparison
 from liver_monai.engine.evaluation import Score, evaluate, lesion_rows, score_row, write_csv, write_scores
 from liver_monai.engine.inference import Prediction, predict
 from liver_monai.errors import InputError
-from liver_monai.io.files import whole_file
+from liver_monai.io.files import whole_file, write_json
+from liver_monai.io.probabilities import STRUCTURES, probability_file
 from liver_monai.io.record import write_record
 from liver_monai.model.bundle import find_bundle
+from liver_monai.report.check import write_check_report
 from liver_monai.report.cohort import MAX_PANELS, CasePicture, write_evaluation_report, write_prediction_report
 from liver_monai.report.comparison import title_of, write_comparison_report
 from liver_monai.report.pictures import ForestRow, draw_forest_plot
@@ -30,26 +40,72 @@ MAX_PROCESSES = 8
 """Each holds two masks; reading them from one disk is what more would wait for."""
 
 
+def check_cohort(
+    paths: Sequence[Path],
+    *,
+    out: Path | None = None,
+    excludes: Path | None = None,
+    jobs: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    say: Say = print,
+) -> dict[str, Any]:
+    """Check a scan, a data set, or two data sets against each other; returns what ``check --json`` prints.
+
+    With ``out`` that goes to ``check.json`` there, beside ``findings.csv`` and ``report.html``, and each case to
+    ``cases/`` as soon as it is checked, from where ``resume`` takes it as long as its files have not changed.
+    """
+    if out is not None and (out / "check.json").exists() and not (resume or overwrite):
+        raise InputError(f"{out}: holds a check already; give --resume, --overwrite or another -o")
+    cases, excluded = find_scans(paths, excludes=excludes)
+    kept = {case.case_id: read_case(out / "cases", case) for case in cases} if out and resume else {}
+    missing = [case for case in cases if kept.get(case.case_id) is None]
+    stream = examine(missing, jobs=jobs or max(1, min(MAX_PROCESSES, os.cpu_count() or 1, len(missing) // 2)))
+    made: dict[str, CaseReport] = {case_id: report for case_id, report in kept.items() if report is not None}
+    by_id = {case.case_id: case for case in missing}
+    for report in tqdm(stream, total=len(missing), desc="checking", unit="case", disable=None):
+        made[report.case_id] = report
+        if out is not None:
+            write_case(out / "cases", by_id[report.case_id], report)
+        say(_describe_check(report, in_full=len(cases) == 1))
+    data = DataSet(folders=paths, reports=[made[case.case_id] for case in cases], excluded=excluded)
+    of_all = list(check_dataset(data))
+    findings = [*of_all, *(finding for report in data.reports for finding in report.findings)]
+    summary = summarize(data, findings)
+    for finding in of_all:
+        say(_describe_finding(finding))
+    say(f"{len(cases)} cases: {_count_findings(findings)}")
+    if out is not None:
+        _write_check(out, data, findings, summary=summary)
+        say(f"report: {out / 'report.html'}")
+    return summary
+
+
 def predict_cohort(
     paths: Sequence[Path],
     *,
     bundle: str | Path,
     out: Path,
     device: str = "auto",
+    series: str | None = None,
     report: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     say: Say = print,
 ) -> list[dict[str, Any]]:
-    """Predict the CTs of files and folders; a row a case, failed ones included, goes to ``cases.csv`` too."""
-    cases = find_images(paths)
+    """Predict the CTs of files and folders; a row a case, failed ones included.
+
+    After each case its row stands in ``cases.csv``, beside those of cases that earlier commands put into the folder.
+    """
+    cases = find_images(paths, series=series)
     results: list[Prediction] = []
+    rows: list[dict[str, Any]] = []
     stream = predict(cases, bundle=bundle, out=out, device=device, resume=resume, overwrite=overwrite)
     for result in tqdm(stream, total=len(cases), desc="predicting", unit="case", disable=None):
         results.append(result)
+        rows.append(_prediction_row(result))
+        write_csv(out / "cases.csv", [*_rows_of_others(out / "cases.csv", rows), *rows])
         say(_describe_prediction(result))
-    rows = [_prediction_row(result) for result in results]
-    write_csv(out / "cases.csv", rows)
     record = write_record(
         out / "record.json",
         inputs=[find_bundle(bundle) / "models" / "model.pt", *(r.case.image for r in results if not r.error)],
@@ -69,12 +125,14 @@ def evaluate_cohort(
     out: Path,
     protocol: str = "lits",
     tolerance_mm: float = TOLERANCE_MM,
+    probabilities: Path | None = None,
     jobs: int | None = None,
     overwrite: bool = False,
     say: Say = print,
 ) -> dict[str, Any]:
     """Evaluate masks against references by a protocol, ``jobs`` cases at a time; returns the summary.
 
+    ``probabilities`` is a folder of maps, see ``io.probabilities``, whose calibration is scored, too.
     Without ``jobs`` there are as many as there are cores, but each has ``CASES_A_PROCESS`` cases to do.
     """
     if (out / "summary.json").exists() and not overwrite:
@@ -82,12 +140,19 @@ def evaluate_cohort(
     predictions, references = find_masks(prediction), find_references(reference)
     scores: list[Score] = []
     jobs = jobs or max(1, min(MAX_PROCESSES, os.cpu_count() or 1, len(references) // CASES_A_PROCESS))
-    stream = evaluate(predictions, references, protocol=protocol, tolerance_mm=tolerance_mm, jobs=jobs)
+    if probabilities is not None and not probabilities.is_dir():
+        raise InputError(
+            f"{probabilities}: no such folder; give one with <case_id>_liver.nii.gz, <case_id>_tumor.nii.gz"
+        )
+    stream = evaluate(
+        predictions, references, protocol=protocol, tolerance_mm=tolerance_mm, probabilities=probabilities, jobs=jobs
+    )
     for score in tqdm(stream, total=len(references), desc="scoring", unit="case", disable=None):
         scores.append(score)
         say(_describe_score(score))
     summary = write_scores(scores, out, protocol=protocol)
-    record = write_record(out / "record.json", inputs=[file for score in scores for file in _scored_files(score)])
+    inputs = [file for score in scores for file in _scored_files(score, probabilities)]
+    record = write_record(out / "record.json", inputs=inputs)
     write_evaluation_report(
         out / "report.html",
         rows=[score_row(score) for score in scores],
@@ -119,6 +184,44 @@ def compare_cohorts(
     return comparison
 
 
+def _write_check(out: Path, data: DataSet, findings: Sequence[Finding], *, summary: dict[str, Any]) -> None:
+    """``check.json`` comes last: where it is, the rest is there, too."""
+    columns = ("case_id", "check", "severity", "message")
+    write_csv(
+        out / "findings.csv",
+        [{name: getattr(finding, name) for name in columns} for finding in findings],
+        columns=columns,
+    )
+    record = write_record(out / "record.json", inputs=[])
+    stamps = {report.case_id: report.thumbnail for report in data.reports}
+    write_check_report(
+        out / "report.html",
+        summary=summary,
+        thumbnails={case_id: (stamp.gray, stamp.labels) for case_id, stamp in stamps.items() if stamp is not None},
+        provenance=_provenance(record),
+    )
+    write_json(out / "check.json", summary)
+
+
+def _describe_check(report: CaseReport, *, in_full: bool) -> str:
+    """A line, and one more for each finding that is no mere note; of a single scan everything."""
+    lines = [f"{report.case_id}: {_count_findings(report.findings)}"]
+    if in_full:
+        lines += [f"  {name} {value}" for name, value in report.figures.items()]
+    told = [finding for finding in report.findings if in_full or finding.severity != "note"]
+    return "\n".join([*lines, *(f"  {finding.severity} {finding.check}: {finding.message}" for finding in told)])
+
+
+def _describe_finding(finding: Finding) -> str:
+    return f"{finding.severity} {finding.check}: {finding.case_id}{': ' if finding.case_id else ''}{finding.message}"
+
+
+def _count_findings(findings: Sequence[Finding]) -> str:
+    counts = {severity: sum(finding.severity == severity for finding in findings) for severity in reversed(SEVERITIES)}
+    said = [f"{count} {severity}{'s' if count > 1 else ''}" for severity, count in counts.items() if count]
+    return ", ".join(said) or "nothing found"
+
+
 def _forest_row(row: dict[str, Any]) -> ForestRow:
     return ForestRow(
         label=f"{row['second']}: {title_of(row['measure'])}",
@@ -133,10 +236,9 @@ def _forest_row(row: dict[str, Any]) -> ForestRow:
 def _describe_prediction(result: Prediction) -> str:
     if result.error:
         return f"{result.case.case_id}: failed: {result.error}"
-    if result.status == "kept":
-        return f"{result.case.case_id}: kept {result.mask}"
     volumes = f"liver {result.liver_ml:.0f} mL, tumour {result.tumor_ml:.1f} mL"
-    return f"{result.case.case_id}: {volumes}, {result.seconds:.1f} s"
+    how = f"kept {result.mask}" if result.is_kept else f"{result.seconds:.1f} s"
+    return f"{result.case.case_id}: {volumes}, {how}"
 
 
 def _prediction_row(result: Prediction) -> dict[str, Any]:
@@ -149,6 +251,15 @@ def _prediction_row(result: Prediction) -> dict[str, Any]:
         "seconds": round(result.seconds, 3),
         "error": result.error,
     }
+
+
+def _rows_of_others(path: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that a ``cases.csv`` of predictions holds of other cases."""
+    if not path.is_file():
+        return []
+    own = {row["case_id"] for row in rows}
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row.keys() == rows[0].keys() and row["case_id"] not in own]
 
 
 def _prediction_picture(result: Prediction) -> CasePicture:
@@ -178,7 +289,7 @@ def _facts(score: Score) -> dict[str, str]:
 
 def _worst_first(scores: Sequence[Score]) -> list[Score]:
     """Scored cases whose CT is known, by the sum of their Dice; what is not defined counts as perfect."""
-    drawable = [score for score in scores if not score.error and score.case.image != score.case.label]
+    drawable = [score for score in scores if not score.error and score.case.image is not None]
 
     def quality(score: Score) -> float:
         row = score_row(score)
@@ -189,6 +300,8 @@ def _worst_first(scores: Sequence[Score]) -> list[Score]:
 
 
 def _score_picture(score: Score) -> CasePicture:
+    if score.case.image is None:
+        raise ValueError(f"case {score.case.case_id} has no CT to draw")
     masks = {"prediction": score.prediction, "reference": score.case.label}
     return CasePicture(
         case_id=score.case.case_id,
@@ -198,8 +311,10 @@ def _score_picture(score: Score) -> CasePicture:
     )
 
 
-def _scored_files(score: Score) -> list[Path]:
+def _scored_files(score: Score, probabilities: Path | None) -> list[Path]:
     files = [score.prediction, score.case.label]
+    if probabilities is not None:
+        files += [probability_file(probabilities, score.case.case_id, name) for name in STRUCTURES]
     return [file for file in files if file is not None and not score.error]
 
 

@@ -16,7 +16,7 @@ from monai.bundle.utils import DEFAULT_HANDLERS_ID
 from monai.data import MetaTensor
 from monai.transforms import Compose, SaveImaged
 
-from liver_monai.data.cases import find_cases
+from liver_monai.data.layouts import find_cases
 from liver_monai.data.transforms import preprocessing
 from liver_monai.engine.postprocess import postprocessing
 from liver_monai.errors import InputError, root_cause

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from liver_monai.data.cases import find_cases
+from liver_monai.data.layouts import find_cases
 from liver_monai.data.slabs import slab_view
 from liver_monai.data.transforms import preprocessing
 from liver_monai.engine.inference import segment
@@ -52,6 +52,16 @@ def test_a_shipped_bundle_is_found_by_name_and_any_by_folder(name, tmp_path):
 
     assert find_bundle(tmp_path / "run") == tmp_path / "run"
     assert find_bundle(str(tmp_path / "run")) == tmp_path / "run"
+
+
+def test_a_shipped_name_goes_before_a_folder_and_a_path_is_a_folder(tmp_path, monkeypatch):
+    shipped = find_bundle("resnet50")
+    copy_bundle(shipped, tmp_path / "resnet50", {})
+    monkeypatch.chdir(tmp_path)
+
+    assert find_bundle("resnet50") == shipped
+    for folder in ("./resnet50", "resnet50/", str(tmp_path / "resnet50"), Path("resnet50")):
+        assert find_bundle(folder) == tmp_path / "resnet50"
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest():
@@ -138,6 +148,19 @@ def test_weights_and_store_stay_behind(tmp_path):
         ({"qqqqqq": 1}, r"--set qqqqqq: the bundle has no such id$"),
         ({"learning_rate": "fast"}, r"--set learning_rate=fast: expected a number such as 0\.\d+"),
         ({"spec#slab_size": "five"}, r"--set spec#slab_size=five: expected a number such as 5"),
+        ({"spec": 3}, r'--set spec=3: expected an object with a "_target_"; .* set as in spec#encoder='),
+        (
+            {"spec": {"encoder": "resnet18"}},
+            r'--set spec={"encoder": "resnet18"}: expected an object with a "_target_"',
+        ),
+        ({"spec": {"_target_": "liver_monai.spec.ModelSpec"}}, r"inference\.json: its spec cannot be read .*'encoder'"),
+        ({"spec#roi_size": 128}, r"--set spec#roi_size=128: expected a list such as \[256, 256\]"),
+        ({"train#trainer": "none"}, r"--set train#trainer=none: expected an object"),
+        ({"seed": -1}, r"--set seed=-1: expected a whole number of at least 0"),
+        ({"max_epochs": 1.5}, r"--set max_epochs=1\.5: expected a whole number of at least 1"),
+        ({"max_epochs": True}, r"--set max_epochs=true: expected a whole number of at least 1"),
+        ({"batch_size": "many"}, r"--set batch_size=many: expected a whole number of at least 1"),
+        ({"fold": -1}, r"--set fold=-1: expected a whole number of at least 0"),
     ],
 )
 def test_an_override_that_cannot_be_is_refused_and_nothing_is_written(tmp_path, overrides, rule):
@@ -166,6 +189,24 @@ def test_a_run_can_be_overridden_again(tmp_path):
     override_bundle(tmp_path / "run", {"max_epochs": 5, "minutes": 1.5})
 
     assert (config(tmp_path / "run", "train")["max_epochs"], config(tmp_path / "run", "train")["minutes"]) == (5, 1.5)
+
+
+def test_a_component_may_take_the_place_of_another(tmp_path):
+    loss = {"_target_": "DiceFocalLoss", "softmax": True}
+
+    copy_bundle(find_bundle("mobilenet"), tmp_path / "run", {"loss": loss, "spec#hu_window#0": -150.5, "minutes": 0.5})
+
+    assert config(tmp_path / "run", "train")["loss"] == loss
+    assert config(tmp_path / "run", "inference")["spec"]["hu_window"] == [-150.5, 250]
+
+
+@pytest.mark.parametrize("name", ["inference", "metadata"])
+def test_a_config_that_lacks_what_others_build_on_is_named(tmp_path, name):
+    copy_bundle(find_bundle("mobilenet"), tmp_path / "run", {})
+    (tmp_path / "run" / "configs" / f"{name}.json").write_text("{}")
+
+    with pytest.raises(InputError, match=rf"configs/{name}\.json:? holds no"):
+        copy_bundle(tmp_path / "run", tmp_path / "copy", {})
 
 
 @pytest.mark.parametrize("broken", ["{", "[]"])

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from dicom_export import ct_slices, write
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liver_monai.data.cases import Case, case_id_of, find_cases, find_images, find_masks, find_references
+from liver_monai.data.cases import Case, case_id_of, find_images, find_masks, patient_of
+from liver_monai.data.layouts import find_cases, find_references
 from liver_monai.errors import InputError
+from liver_monai.io.dicom import DicomVolume
 
 
 def touch(folder, *names):
@@ -56,38 +61,6 @@ def test_ct_mask_and_nnunet_file_of_a_case_have_one_id(name, suffix):
     assert {case_id_of(file) for file in files} == {name}
 
 
-def test_an_msd_folder(tmp_path):
-    folder = msd(tmp_path, "liver_10", "liver_9", "liver_101")
-
-    cases = find_cases(folder)
-
-    assert ids(cases) == ["liver_9", "liver_10", "liver_101"]
-    assert cases[0] == Case(
-        case_id="liver_9",
-        image=folder / "imagesTr" / "liver_9.nii.gz",
-        label=folder / "labelsTr" / "liver_9.nii.gz",
-    )
-
-
-@pytest.mark.parametrize("part", [("", ""), ("part1/", "part2/"), ("cts/a/", "masks/")])
-def test_lits_pairs_wherever_they_lie(tmp_path, part):
-    names = [f"{part[0]}volume-{n}.nii" for n in (2, 10, 1)] + [f"{part[1]}segmentation-{n}.nii" for n in (2, 10, 1)]
-
-    cases = find_cases(touch(tmp_path, *names))
-
-    assert ids(cases) == ["1", "2", "10"]
-    assert [case.image for case in cases] == [tmp_path / f"{part[0]}volume-{n}.nii" for n in (1, 2, 10)]
-    assert [case.label for case in cases] == [tmp_path / f"{part[1]}segmentation-{n}.nii" for n in (1, 2, 10)]
-
-
-def test_a_download_that_puts_every_file_into_a_folder_of_its_name(tmp_path):
-    touch(tmp_path, "volume-0.nii/volume-0.nii", "segmentation-0.nii/segmentation-0.nii")
-
-    (case,) = find_cases(tmp_path)
-
-    assert case.image == tmp_path / "volume-0.nii" / "volume-0.nii"
-
-
 def test_hidden_and_resource_fork_files_are_no_cases(tmp_path):
     lits = touch(tmp_path / "lits", "volume-1.nii", "segmentation-1.nii", "._volume-1.nii", "._segmentation-1.nii")
     touch(lits, "__MACOSX/._segmentation-2.nii", ".segmentation-3.nii", "readme.txt")
@@ -97,12 +70,6 @@ def test_hidden_and_resource_fork_files_are_no_cases(tmp_path):
     assert ids(find_images([lits])) == ["1"]
     assert ids(find_images([decathlon])) == ["liver_1"]
     assert find_masks(touch(tmp_path / "masks", "a.nii", "._a.nii")).keys() == {"a"}
-
-
-def test_lits_cts_without_a_mask_are_no_labelled_cases(tmp_path):
-    folder = touch(tmp_path, "volume-1.nii", "segmentation-1.nii", "volume-2.nii", "test-volume-3.nii")
-
-    assert ids(find_cases(folder)) == ["1"]
 
 
 @given(
@@ -120,80 +87,6 @@ def test_numbers_count_as_numbers(tmp_path):
     assert ids(find_images([tmp_path])) == ["a9", "a9b", "a09c2", "a10", "b1"]
 
 
-def empty_folder(folder):
-    return touch(folder, "readme.txt", "volume-1.nii")  # a CT, but no mask
-
-
-def no_folder(folder):
-    return folder / "nowhere"
-
-
-def a_file(folder):
-    return touch(folder, "volume-1.nii") / "volume-1.nii"
-
-
-def the_empty_string(folder):
-    return ""
-
-
-def lonely_segmentation(folder):
-    return touch(folder, "volume-1.nii", "segmentation-1.nii", "segmentation-2.nii")
-
-
-def twice_the_same_ct(folder):
-    return touch(folder, "part1/volume-1.nii", "part2/volume-1.nii", "part1/segmentation-1.nii")
-
-
-def twice_the_same_mask(folder):
-    return touch(folder, "volume-1.nii", "segmentation-1.nii", "segmentation-1.nii.gz")
-
-
-def listed_twice(folder):
-    return msd(folder, "liver_1", "liver_1")
-
-
-def listed_file_missing(folder):
-    (msd(folder, "liver_1", "liver_2") / "labelsTr" / "liver_2.nii.gz").unlink()
-    return folder
-
-
-def listing(content):
-    def write(folder):
-        (folder / "dataset.json").write_bytes(content)
-        return folder
-
-    return write
-
-
-@pytest.mark.parametrize(
-    ("make", "rule"),
-    [
-        (empty_folder, r"holds no labelled case; expected an MSD folder with dataset.json, or LiTS pairs"),
-        (no_folder, r"nowhere: no such folder"),
-        (a_file, r"volume-1.nii: no such folder"),
-        (the_empty_string, r"dataset_dir is empty"),
-        (lonely_segmentation, r"segmentation-2.nii: has no volume-2.nii"),
-        (twice_the_same_ct, r"part\d.volume-1.nii and .*part\d.volume-1.nii are both case '1'"),
-        (twice_the_same_mask, r"segmentation-1.nii.* and .*segmentation-1.nii.* are both case '1'"),
-        (listed_twice, r"are both case 'liver_1'"),
-        (listed_file_missing, r"dataset.json: lists ./labelsTr/liver_2.nii.gz, which is not there"),
-        (listing(b"{"), r"dataset.json: is not JSON"),
-        (listing(b"\xff\xfe\x00"), r"dataset.json: is not JSON"),
-        (listing(b"[1]"), r"dataset.json: is not MSD's .* object with the list 'training'"),
-        (listing(b'{"training": null}'), r"dataset.json: is not MSD's .* object with the list 'training'"),
-        (listing(b'{"training": []}'), r"holds no labelled case"),
-        (listing(b"{}"), r"holds no labelled case"),
-        (listing(b'{"training": [{"image": "a.nii"}, "b.nii"]}'), r"2 entries of 'training' lack 'image' or 'label'"),
-        (listing(b'{"training": [{"image": "a.nii", "label": 3}]}'), r"1 entries of 'training' lack"),
-    ],
-)
-def test_what_is_no_data_set_is_refused_in_one_line(tmp_path, make, rule):
-    with pytest.raises(InputError, match=rule) as refusal:
-        find_cases(make(tmp_path))
-
-    assert "\n" not in str(refusal.value)
-
-
 def test_cts_of_files_and_folders(tmp_path):
     touch(tmp_path, "a/ct_10.nii.gz", "a/ct_9.nii.gz", "a/notes.txt", "b.nii")
 
@@ -201,6 +94,24 @@ def test_cts_of_files_and_folders(tmp_path):
 
     assert ids(cases) == ["ct_9", "ct_10", "b"]
     assert [case.label for case in cases] == [None] * 3
+
+
+def test_dicom_of_folders_and_zips_is_found_where_there_are_no_files_of_volumes(tmp_path):
+    volume = np.zeros((4, 5, 3), np.int16)
+    for name in ("one/art", "one/pv", "two"):
+        write(tmp_path / "pacs" / name, ct_slices(volume, np.eye(4)))
+    shutil.make_archive(str(tmp_path / "pacs" / "three"), "zip", tmp_path / "pacs" / "two")
+
+    cases = find_images([tmp_path / "pacs"])
+
+    assert ids(cases) == ["one_art", "one_pv", "two", "three"]
+    assert all(isinstance(case.image, DicomVolume) and case.image.n_slices == 3 for case in cases)
+    assert cases[0].to_item() == {"case_id": "one_art", "image": cases[0].image}
+    assert ids(find_images([tmp_path / "pacs" / "one"], series="2")) == ["pv"]
+    touch(tmp_path / "pacs", "ct.nrrd")
+    assert ids(find_images([tmp_path / "pacs"])) == ["ct"]
+    with pytest.raises(InputError, match=r"--series 2: is for DICOM, and .*ct.nrrd is not"):
+        find_images([tmp_path / "pacs"], series="2")
 
 
 def test_cts_of_data_sets_are_their_images_alone(tmp_path):
@@ -244,25 +155,26 @@ def test_two_masks_of_one_case_are_refused(tmp_path):
         find_masks(touch(tmp_path, "volume-7.nii.gz", "segmentation-7.nii"))
 
 
-def test_references_of_data_sets_come_with_their_cts(tmp_path):
-    decathlon = msd(tmp_path / "msd", "liver_1")
-    lits = touch(tmp_path / "lits", "cts/volume-1.nii", "masks/segmentation-1.nii")
+@pytest.mark.parametrize(
+    ("case_id", "patient_id"),
+    [
+        ("sub-07_ses-1_ct", "sub-07"),
+        ("sub-07", "sub-07"),
+        ("patient7_portal", "patient7"),
+        ("Patient7", "Patient7"),
+        ("pat-012-b", "pat-012"),
+        ("patient_3", "patient_3"),
+        ("liver_7", "liver_7"),
+        ("patience", "patience"),
+        ("7", "7"),
+    ],
+)
+def test_whose_scan_a_name_says_it_is(case_id, patient_id):
+    assert patient_of(case_id) == Case(case_id=case_id, image=Path("ct.nii")).patient_id == patient_id
 
-    assert find_references(decathlon) == find_cases(decathlon)
-    assert find_references(lits) == find_cases(lits)
-    assert find_references(lits)[0].image.name == "volume-1.nii"
 
-
-@pytest.mark.parametrize("names", [("segmentation-1.nii", "segmentation-2.nii"), ("volume-1.nii", "2.nii.gz")])
-def test_references_of_a_folder_of_masks_or_of_one_mask(tmp_path, names):
-    touch(tmp_path, *names)
-
-    cases = find_references(tmp_path)
-    (case,) = find_references(tmp_path / names[0])
-
-    assert sorted(ids(cases)) == ["1", "2"]
-    assert {case.label for case in cases} == {tmp_path / name for name in names}
-    assert case.label == tmp_path / names[0]
+def test_a_known_patient_takes_the_place_of_the_names(tmp_path):
+    assert Case(case_id="sub-07_ct", image=Path("ct.nii"), patient_id="p").patient_id == "p"
 
 
 def test_an_item_has_a_label_only_where_the_case_has_one():

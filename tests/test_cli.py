@@ -14,6 +14,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from dicom_export import ct_slices, localizer, write
 
 from liver_monai._version import __version__
 
@@ -234,24 +235,69 @@ def test_masks_that_are_there_are_not_overwritten(cli, cts, trained_run, tmp_pat
     assert contents(tmp_path) == before
 
 
+def test_a_value_that_no_component_takes_is_told_by_prediction_too(cli, cts, trained_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run, ignore=shutil.ignore_patterns("store"))
+    config = run / "configs" / "inference.json"
+    config.write_text(config.read_text().replace('"sw_batch_size"', '"sw_batch"'))
+
+    line = only_line(cli("predict", cts, "--bundle", run, "-o", tmp_path / "out"))
+
+    assert str(config) in line
+    assert "SlabInferer" in line
+    assert "sw_batch" in line
+
+
 def test_resume_keeps_what_is_there_and_overwrite_replaces_it(cli, cts, trained_run, tmp_path):
+    """The volumes of a kept mask are those of its own voxels."""
     out = tmp_path / "out"
     out.mkdir()
-    (out / "liver_001.nii.gz").write_text("kept as it is")
+    kept = np.zeros((5, 5, 5), np.uint8)
+    kept[:2], kept[0, 0, :3] = 1, 2
+    write_nifti(out / "liver_001.nii.gz", kept)  # voxels of 16 mm3
+    before = (out / "liver_001.nii.gz").read_bytes()
 
     resumed = cli("predict", cts, "--bundle", trained_run, "-o", out, "--resume", "--json")
 
     assert resumed.exit_code == DONE, resumed.output
-    assert {row["case_id"]: row["status"] for row in json.loads(resumed.stdout)} == {
-        "liver_000": "done",
-        "liver_001": "kept",
-    }
-    assert (out / "liver_001.nii.gz").read_text() == "kept as it is"
+    rows = {row["case_id"]: row for row in json.loads(resumed.stdout)}
+    assert {case_id: row["status"] for case_id, row in rows.items()} == {"liver_000": "done", "liver_001": "kept"}
+    assert rows["liver_001"]["liver_ml"] == pytest.approx(50 * 0.016)
+    assert rows["liver_001"]["tumor_ml"] == pytest.approx(3 * 0.016)
+    assert {name: str(value) for name, value in rows["liver_001"].items()} == rows_of(out / "cases.csv")[1]
+    assert (out / "liver_001.nii.gz").read_bytes() == before
 
     replaced = cli("predict", cts, "--bundle", trained_run, "-o", out, "--overwrite", "--json")
 
     assert {row["status"] for row in json.loads(replaced.stdout)} == {"done"}
     assert nib.load(out / "liver_001.nii.gz").shape == (96, 96, 24)
+
+
+def test_a_kept_mask_that_cannot_be_read_has_failed(cli, cts, trained_run, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "liver_001.nii.gz").write_text("no mask")
+
+    resumed = cli("predict", cts, "--bundle", trained_run, "-o", out, "--resume")
+
+    assert resumed.exit_code == SOME_FAILED, resumed.output
+    error = rows_of(out / "cases.csv")[1]["error"]
+    assert str(out / "liver_001.nii.gz") in error
+    assert "--overwrite" in error
+    assert (out / "liver_001.nii.gz").read_text() == "no mask"
+
+
+def test_rows_of_other_cases_stay(cli, cts, trained_run, tmp_path):
+    out = tmp_path / "out"
+    first = cli("predict", cts / "liver_001.nii.gz", "--bundle", trained_run, "-o", out)
+    assert first.exit_code == DONE, first.output
+    (row,) = rows_of(out / "cases.csv")
+
+    second = cli("predict", cts / "liver_000.nii.gz", "--bundle", trained_run, "-o", out, "--json")
+
+    assert [each["case_id"] for each in json.loads(second.stdout)] == ["liver_000"]
+    assert rows_of(out / "cases.csv")[0] == row
+    assert [each["case_id"] for each in rows_of(out / "cases.csv")] == ["liver_001", "liver_000"]
 
 
 @pytest.mark.parametrize("option", ["--overwrite", "--resume", None])
@@ -274,6 +320,50 @@ def test_files_and_folders_of_every_layout_may_be_given_together(cli, cts, phant
     result = cli("predict", cts, lits, single, "--bundle", trained_run, "-o", tmp_path / "out", "--json")
 
     assert [row["case_id"] for row in json.loads(result.stdout)] == ["liver_000", "liver_001", "5", "ct"]
+
+
+def as_dicom(ct, folder, **options):
+    image = nib.load(ct)
+    return write(folder, ct_slices(np.asarray(image.dataobj), image.affine, **options), seed=0)
+
+
+@pytest.mark.parametrize("packing", ["folder", "zip"])
+def test_a_dicom_series_gets_the_mask_of_its_nifti(cli, predicted, phantom_dataset, trained_run, tmp_path, packing):
+    ct = phantom_dataset / "imagesTr" / "liver_001.nii.gz"
+    source = as_dicom(ct, tmp_path / "liver_001")
+    if packing == "zip":
+        source = Path(shutil.make_archive(str(tmp_path / "liver_001"), "zip", source))
+
+    result = cli("predict", source, "--bundle", trained_run, "-o", tmp_path / "out", "--report", "--json")
+
+    assert result.exit_code == DONE, result.output
+    (row,) = json.loads(result.stdout)
+    assert (row["case_id"], row["mask"]) == ("liver_001", str(tmp_path / "out" / "liver_001.nii.gz"))
+    masks = (nib.load(folder / ct.name) for folder in (tmp_path / "out", predicted[0]))
+    mask, expected = (nib.as_closest_canonical(mask) for mask in masks)
+    np.testing.assert_array_equal(mask.dataobj, expected.dataobj)
+    np.testing.assert_allclose(mask.affine, expected.affine, atol=1e-3)
+    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    assert len(record["inputs_sha256"][str(source)]) == 64
+    assert not any(b"ecret" in file.read_bytes() for file in (tmp_path / "out").iterdir())
+
+
+def test_a_folder_of_series_gives_a_mask_each_and_localizers_none(cli, cts, trained_run, tmp_path):
+    study = tmp_path / "study"
+    slices = [as_dicom(cts / f"liver_00{number}.nii.gz", study / name) for number, name in enumerate(["art", "pv"])]
+    (slices[1] / "IM0007").unlink()
+    write(study, [localizer("1.2.3")])
+    write(study / "again", [localizer("1.2.3")])
+
+    result = cli("predict", study, "--bundle", trained_run, "-o", tmp_path / "out", "--json")
+    chosen = cli("predict", study, "--series", 1, "--bundle", trained_run, "-o", tmp_path / "chosen", "--json")
+    unknown = cli("predict", study, "--series", "9.9", "--bundle", trained_run, "-o", tmp_path / "none")
+
+    assert result.exit_code == SOME_FAILED, result.output
+    assert [(row["case_id"], row["status"]) for row in json.loads(result.stdout)] == [("art", "done"), ("pv", "failed")]
+    assert re.search(r"pv: failed: .*study.pv: slices are missing at z = -?[\d.]+ mm", result.stderr)
+    assert [row["case_id"] for row in json.loads(chosen.stdout)] == ["art"]
+    assert "--series 9.9: fits no series" in only_line(unknown)
 
 
 def test_two_cts_of_one_name_are_refused(cli, cts, phantom_dataset, trained_run, tmp_path):
@@ -316,11 +406,15 @@ def test_weights_of_another_spec_are_refused_with_what_differs(cli, cts, trained
     assert "slab_size 3 -> 5" in line
 
 
-@pytest.mark.parametrize("name", ["configs/inference.json", "models/model.pt", "models/model.json"])
-def test_a_damaged_run_is_told_in_one_line(cli, cts, trained_run, tmp_path, name):
+DAMAGE = [(name, "{") for name in ("configs/inference.json", "models/model.pt", "models/model.json")]
+DAMAGE += [("configs/inference.json", content) for content in ("{}", "[]", "no JSON", '{"spec": 3}')]
+
+
+@pytest.mark.parametrize(("name", "content"), DAMAGE)
+def test_a_damaged_run_is_told_in_one_line(cli, cts, trained_run, tmp_path, name, content):
     run = tmp_path / "run"
     shutil.copytree(trained_run, run, ignore=shutil.ignore_patterns("store"))
-    (run / name).write_text("{")
+    (run / name).write_text(content)
 
     assert str(run / name) in only_line(cli("predict", cts, "--bundle", run, "-o", tmp_path / "out"))
 
@@ -404,8 +498,10 @@ def test_what_holds_no_mask_is_refused(cli, phantom_dataset, tmp_path, side):
         (["--set", "batch_size=1", "--set", "slabs_per_epoch=8"], ["batch_size is 1", "2 or more"]),
         (["--set", "batch_size=16", "--set", "slabs_per_epoch=8"], ["batch_size is 16", "no more than the 8"]),
         (["--set", "learning_rate=null"], ["AdamW", "train.json"]),
-        (["--set", "val_interval=0"], ["SupervisedTrainer", "greater than zero"]),
-        (["--set", "max_epochs=0"], ["max_epochs is 0"]),
+        (["--set", "val_interval=0"], ["val_interval=0", "at least 1"]),
+        (["--set", "max_epochs=1.5"], ["max_epochs=1.5", "a whole number"]),
+        (["--set", "seed=-1"], ["seed=-1", "at least 0"]),
+        (["--set", "spec=3"], ["spec=3", "spec#encoder="]),
         (["--fold", "9"], ["fold is 9", "0 to 3"]),
         (["--bundle", "resnet43"], ["resnet43", "did you mean 'resnet34'?"]),
         (["--data", "{missing}"], ["{missing}", "no such folder"]),
@@ -440,8 +536,6 @@ def test_a_refused_training_can_be_mended(cli, train_quickly, tmp_path):
     ("arguments", "words"),
     [
         (["--epochs", 1], "has come to epoch 2"),
-        (["--epochs", 3, "--set", "spec#slab_size=5"], "does not fit this training"),
-        (["--epochs", 3, "--set", "spec#encoder=resnet18"], "does not fit this training"),
     ],
 )
 def test_what_cannot_be_resumed_is_told_in_one_line(cli, trained_run, tmp_path, arguments, words):
@@ -453,6 +547,46 @@ def test_what_cannot_be_resumed_is_told_in_one_line(cli, trained_run, tmp_path, 
 
     assert words in line
     assert contents(run / "models").items() >= before.items()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--set", "spec#slab_size=5"], "spec#slab_size is 3 in {run} and cannot become 5: the weights were trained"),
+        (["--set", "spec#spacing_mm=[4,4,8]"], "spec#spacing_mm is [5, 5, 10] in {run} and cannot become [4, 4, 8]"),
+        (["--set", "spec#hu_window#0=-150"], "spec#hu_window#0 is -200 in {run} and cannot become -150"),
+        (["--set", "spec#encoder=resnet18"], 'spec#encoder is "mobilenet_v2" in {run} and cannot become "resnet18"'),
+        (["--set", "spec#encoder_weights=imagenet"], 'cannot become "imagenet": the training has begun'),
+        (["--set", "learning_rate=0.1"], "learning_rate is 0.004 in {run} and cannot become 0.1: the checkpoint"),
+        (["--set", "optimizer#lr=0.1"], "cannot become 0.1: the checkpoint's state of optimizer and schedule goes on"),
+        (["--fold", "1"], "fold is 0 in {run} and cannot become 1: cases that trained would validate"),
+        (["--set", "ckpt_dir=elsewhere"], 'cannot become "elsewhere": the checkpoint lies there'),
+        (["--set", "resume=true"], "the command line decides on it"),
+        (["--bundle", "resnet50"], "{run}: is a training of 'liver-monai mobilenet' and cannot go on as"),
+        (["--set", "learnig_rate=0.1"], "did you mean 'learning_rate'?"),
+    ],
+)
+def test_what_comes_too_late_is_refused_and_nothing_changes(cli, trained_run, tmp_path, arguments, words):
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run, ignore=shutil.ignore_patterns("store"))
+    before = contents(run)
+
+    line = only_line(cli("train", "-o", run, "--resume", "--epochs", 3, *arguments))
+
+    assert words.format(run=run) in line
+    assert contents(run) == before
+
+
+def test_configs_changed_by_hand_are_noticed_before_a_training_goes_on(cli, trained_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run, ignore=shutil.ignore_patterns("store"))
+    for name in ("train.json", "inference.json"):
+        config = run / "configs" / name
+        config.write_text(config.read_text().replace("-200", "-100"))
+
+    line = only_line(cli("train", "-o", run, "--resume", "--epochs", 3))
+
+    assert "hu_window (-200.0, 250.0) -> (-100.0, 250.0)" in line
 
 
 def test_a_damaged_checkpoint_is_told_in_one_line(cli, trained_run, tmp_path):
@@ -574,6 +708,9 @@ def test_an_interrupted_prediction_says_so_in_one_line_and_can_go_on(cli, cts, t
     assert 1 <= len(masks) < 200
     assert all(nib.load(mask).shape == (96, 96, 24) for mask in masks)
     assert not list(out.glob(".*"))
+    rows = rows_of(out / "cases.csv")
+    assert len(masks) - 1 <= len(rows) <= len(masks)  # a mask may be there before its row
+    assert {row["status"] for row in rows} == {"done"}
 
     before = {mask: mask.stat().st_mtime_ns for mask in masks}
     finished = cli(
@@ -581,4 +718,5 @@ def test_an_interrupted_prediction_says_so_in_one_line_and_can_go_on(cli, cts, t
     )
     assert finished.exit_code == DONE, finished.output
     assert (out / "liver_001.nii.gz").is_file()
+    assert {row["case_id"] for row in rows_of(out / "cases.csv")} >= {row["case_id"] for row in rows} | {"liver_001"}
     assert {mask: mask.stat().st_mtime_ns for mask in masks} == before

@@ -6,6 +6,7 @@ import csv
 import json
 from math import isnan, nan
 
+import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import given
@@ -125,6 +126,27 @@ def test_what_cannot_be_compared(tmp_path):
     ):
         with pytest.raises(InputError, match=said):
             read_evaluations(folders)
+
+
+def test_lesions_are_compared_case_by_case(tmp_path, cli):
+    """Evaluations of real masks: the second one finds the lesion that the first one misses; one case holds none."""
+    lesion, liver = np.array([1, 2, 2, 1], np.uint8).reshape(-1, 1, 1), np.ones((4, 1, 1), np.uint8)
+    for name, masks in {"reference": [lesion, liver], "misses": [liver, liver], "finds": [lesion, liver]}.items():
+        for number, mask in enumerate(masks):
+            path = tmp_path / name / f"case_{number}.nii.gz"
+            path.parent.mkdir(exist_ok=True)
+            nib.save(nib.Nifti1Image(mask, np.eye(4)), path)
+    for name in ("misses", "finds"):
+        assert cli("evaluate", tmp_path / name, tmp_path / "reference", "-o", tmp_path / f"e_{name}").exit_code == 0
+
+    done = cli("compare", tmp_path / "e_misses", tmp_path / "e_finds", "-o", tmp_path / "out", "--json")
+
+    rows = {row["measure"]: row for row in json.loads(done.stdout)["rows"]}
+    recall, precision, f1 = (rows[f"lesions_iou_50_{key}"] for key in ("recall", "precision", "f1"))
+    assert (recall["mean_first"], recall["mean_second"], recall["n"], recall["n_undefined"]) == (0, 1, 1, 1)
+    assert (precision["n"], precision["difference"]) == (0, None)
+    assert (f1["mean_first"], f1["mean_second"], f1["n"]) == (0.5, 1, 2)
+    assert "lesion F1 at IoU &gt; 0.5" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_evaluations_of_one_name_are_told_apart(tmp_path):

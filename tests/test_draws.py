@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from monai.data import DataLoader
 from monai.utils import set_determinism
 
-from liver_monai.data.cases import Case, find_cases
+from liver_monai.data.cases import Case
 from liver_monai.data.draws import AIR_HU, CENTRED_ON, DrawSampler, SlabDataset
+from liver_monai.data.layouts import find_cases
 from liver_monai.data.slabs import slab_view
 from liver_monai.data.transforms import model_grid, preprocessing
 from liver_monai.spec import LIVER, TUMOR, ModelSpec
@@ -139,6 +140,20 @@ def test_a_case_that_lacks_a_class_is_drawn_from_all_the_same(tmp_path, values):
     assert seen == {0, *values}
 
 
+@pytest.mark.parametrize("centres", [[3], [0, 4, 6], [0, 7]])
+def test_only_the_chosen_slices_are_in_the_centre_of_a_slab(numbered, centres):
+    """With liver and tumour among them, without tumour, and without both."""
+    spec = make_spec(slab_size=1)
+    image = nib.load(numbered.image).get_fdata()
+    dataset = draw(numbered, spec, centres={"ct": centres})
+
+    seen = {
+        int(np.unravel_index(int(dataset[number]["image"][0, 0, 0]) + 2000, image.shape)[2]) for number in range(80)
+    }
+
+    assert seen == set(centres)
+
+
 def test_all_of_a_ct_without_liver_is_seen(tmp_path):
     shape = (20, 20, 6)
     image = np.arange(np.prod(shape)).reshape(shape)
@@ -190,10 +205,10 @@ def test_numbers_go_on_from_epoch_to_epoch(numbered):
 
 def test_the_store_is_left_as_it_was(numbered):
     dataset = draw(numbered, make_spec(), transform=None)
-    before = dataset.cases[0].image.copy(), dataset.cases[0].label.copy()
+    before = dataset.cases[0].image(), dataset.cases[0].label()
 
     for number in range(20):
         dataset[number]
 
-    np.testing.assert_array_equal(dataset.cases[0].image, before[0])
-    np.testing.assert_array_equal(dataset.cases[0].label, before[1])
+    np.testing.assert_array_equal(dataset.cases[0].image(), before[0])
+    np.testing.assert_array_equal(dataset.cases[0].label(), before[1])

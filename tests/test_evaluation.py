@@ -101,6 +101,9 @@ def test_a_case_by_hand(tmp_path):
         "lesions_iou_50_tp": 1,
         "lesions_iou_50_fp": 0,
         "lesions_iou_50_fn": 0,
+        "lesions_iou_50_recall": 1,
+        "lesions_iou_50_precision": 1,
+        "lesions_iou_50_f1": 1,
         "prediction_burden": pytest.approx(3 / 4),
         "reference_burden": pytest.approx(2 / 5),
         "pixel_accuracy": pytest.approx(4 / 6),
@@ -169,7 +172,7 @@ def test_a_reference_that_is_not_there_is_a_failed_case(tmp_path):
 
     assert [score.error for score in scores] == [
         "a: has no reference mask",
-        f"{tmp_path / 'nowhere.nii'}: no such file",
+        f"{tmp_path / 'nowhere.nii'}: no such file or folder",
     ]
 
 
@@ -218,6 +221,13 @@ def test_what_float32_rounds_in_a_header_is_no_difference(tmp_path_factory, shif
 
     assert score.error == ""
     assert score.result.table[1, 1] == 1024
+
+
+def test_lesions_that_are_not_there_have_no_share(tmp_path):
+    spurious, missing, nothing = map(score_row, scores_of(tmp_path, {name: BY_HAND[name] for name in "bcd"}))
+    found = [[row[f"lesions_overlap_{key}"] for key in ("recall", "precision", "f1")]
+             for row in (spurious, missing, nothing)]  # fmt: skip
+    assert found == [[None, 0, 0], [0, None, 0], [None, None, 1]]
 
 
 def test_a_bad_case_never_stops_the_others(tmp_path):

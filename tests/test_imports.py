@@ -35,9 +35,10 @@ MAY_IMPORT = {
     "engine": GROUND | {"io", "data", "model", "scoring"},
     "report": GROUND | {"io", "scoring"},
     "cohort": EVERYTHING,
+    "benchmark": EVERYTHING,
     "doctor": EVERYTHING,
     "demo": EVERYTHING | {"cohort"},
-    "cli": EVERYTHING | {"cohort", "doctor", "demo"},
+    "cli": EVERYTHING | {"cohort", "benchmark", "doctor", "demo"},
     "liver_monai": EVERYTHING,
 }
 """What each module or folder of the package may import, besides itself; the last two are imported by nothing."""
@@ -154,6 +155,12 @@ def test_what_is_imported_is_declared() -> None:
 def test_import_is_light(statement: str) -> None:
     script = f"import sys; {statement}; print([name for name in sys.argv[1:] if name in sys.modules])"
     assert run_python(script, *HEAVY).strip() == "[]"
+
+
+def test_prediction_of_nifti_needs_nothing_that_only_pydicom_3_has() -> None:
+    """MONAI Label runs bundles, and is bound to pydicom 2."""
+    script = "import sys, liver_monai.engine.inference; print([name for name in sys.argv[1:] if name in sys.modules])"
+    assert run_python(script, "highdicom", "liver_monai.io.dicom.voxels").strip() == "[]"
 
 
 def test_help_is_light() -> None:

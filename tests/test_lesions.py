@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isnan
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +11,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from liver_monai.scoring import lits_2017
-from liver_monai.scoring.lesions import LesionMaps, components, correspond, detect, equivalent_diameter_mm, size_bin
+from liver_monai.scoring.lesions import (
+    Detection,
+    LesionMaps,
+    components,
+    correspond,
+    detect,
+    equivalent_diameter_mm,
+    size_bin,
+)
 from liver_monai.scoring.measures import measure
 
 SMALL = arrays(np.bool_, (3, 4, 6))
@@ -91,6 +101,23 @@ def test_a_merged_pair_is_cut_out_of_the_maps():
 def test_empty_masks(prediction, reference, expected):
     table = maps_of(prediction, reference).table
     assert counts(detect(table, 0)) == counts(lits_2017.detect(table, 0)) == expected
+
+
+def test_precision_recall_and_f1_by_hand():
+    some = Detection(tp=2, fp=1, fn=4)
+    assert (some.precision, some.recall, some.f1) == (pytest.approx(2 / 3), pytest.approx(2 / 6), pytest.approx(4 / 9))
+    spurious, missed, nothing = Detection(tp=0, fp=2, fn=0), Detection(tp=0, fp=0, fn=2), Detection(tp=0, fp=0, fn=0)
+    assert (spurious.precision, spurious.f1, missed.recall, missed.f1, nothing.f1) == (0, 0, 0, 0, 1)
+    assert all(isnan(each) for each in (spurious.recall, missed.precision, nothing.recall, nothing.precision))
+
+
+def test_more_lesions_than_small_numbers_can_count():
+    """Half of a chessboard of single voxels, more than an int16 holds; they are numbered as few are."""
+    mask = np.zeros((66, 66, 66), dtype=bool)
+    mask[::2, ::2, ::2] = True
+    table = LesionMaps(mask, mask, spacing_mm=(1, 1, 1)).table
+    assert len(table.reference_voxels) == 33**3 > np.iinfo(np.int16).max
+    assert counts(detect(table, 0.5)) == (33**3, 0, 0)
 
 
 def test_lesions_touch_by_faces():

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from liver_monai.scoring.crop import foreground_box
 from liver_monai.scoring.lits_2017 import UNDEFINED
 from liver_monai.scoring.measures import MEASURES, MaskPair, measure
-from liver_monai.scoring.protocols import PROTOCOLS, SEGMENTATION, foreground_box, score_case, summarize
+from liver_monai.scoring.protocols import PROTOCOLS, SEGMENTATION, score_case, summarize
 
 LABELS = arrays(np.uint8, (3, 4, 5), elements=st.integers(0, 2))
 
@@ -102,7 +103,7 @@ def test_lits_by_hand():
     for threshold in ("overlap", "iou_50"):
         assert summary["lesion_detection"][threshold] == {
             "n_references": 3, "tp": 1, "fp": 2, "fn": 2,
-            "precision": pytest.approx(1 / 3), "recall": pytest.approx(1 / 3),
+            "precision": pytest.approx(1 / 3), "recall": pytest.approx(1 / 3), "f1": pytest.approx(1 / 3),
         }  # fmt: skip
     assert summary["lesion_segmentation"]["n_objects"] == 1
     assert summary["lesion_segmentation"]["dice"] == pytest.approx(4 / 5)

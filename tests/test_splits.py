@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liver_monai.data.cases import Case, find_cases
+from liver_monai.data.cases import Case
+from liver_monai.data.layouts import find_cases
+from liver_monai.data.preparation import prepare
 from liver_monai.data.splits import split_cases, split_dataset
 from liver_monai.errors import InputError
+from liver_monai.spec import ModelSpec
 
 CASES = st.lists(st.integers(0, 200), min_size=1, max_size=40, unique=True).map(
     lambda numbers: [Case(case_id=f"liver_{number}", image=Path(f"{number}.nii")) for number in numbers]
@@ -92,12 +95,53 @@ def test_fewer_cases_than_folds_validate_one_by_one():
 def test_a_fold_that_is_not_there_is_refused(n_cases, fold):
     cases = [Case(case_id=str(number), image=Path(f"{number}.nii")) for number in range(n_cases)]
 
-    with pytest.raises(InputError, match=rf"fold is {fold}; {n_cases} cases make the folds 0 to {min(n_cases, 5) - 1}"):
+    with pytest.raises(
+        InputError, match=rf"fold is {fold}; {n_cases} patients make the folds 0 to {min(n_cases, 5) - 1}"
+    ):
         split_cases(cases, fold=fold)
 
 
-def test_a_data_set_is_split_by_its_labelled_cases(phantom_dataset):
-    split = split_dataset(phantom_dataset, fold=1)
+COARSE = ModelSpec(encoder="resnet34", spacing_mm=(8, 8, 16))
+
+
+def test_a_data_set_is_split_by_its_labelled_cases(phantom_dataset, tmp_path):
+    split = split_dataset(phantom_dataset, spec=COARSE, store=tmp_path, fold=1)
 
     assert ids(split.train) | ids(split.validation) == ids(find_cases(phantom_dataset))
     assert len(split.validation) == 1
+
+
+def test_a_data_set_and_its_store_are_split_alike(phantom_dataset, tmp_path):
+    prepare(phantom_dataset, spec=COARSE, out=tmp_path / "store", say=lambda _: None)
+
+    for fold in range(4):
+        of_data = split_dataset(phantom_dataset, spec=COARSE, store=tmp_path / "other", fold=fold)
+        of_store = split_dataset(tmp_path / "store", spec=COARSE, store=tmp_path / "store", fold=fold)
+        assert ids(of_data.validation) == ids(of_store.validation)
+
+
+def test_folds_of_a_file_are_taken(phantom_dataset, tmp_path):
+    folds = tmp_path / "folds.csv"
+    folds.write_text("case_id,fold\nliver_000,7\nliver_001,0\nliver_002,7\nliver_003,0\nliver_999,3\n")
+
+    split = split_dataset(phantom_dataset, spec=COARSE, store=tmp_path / "store", fold=7, folds=folds)
+
+    assert ids(split.validation) == {"liver_000", "liver_002"}
+    assert ids(split.train) == {"liver_001", "liver_003"}
+
+
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [
+        ("case_id,fold\nliver_000,0\nliver_001,1\n", r"gives the case 'liver_002' no fold \(2 lack one\)"),
+        ("case_id,fold\nliver_000,-1\n", r"the fold of 'liver_000' is '-1'; folds are numbers from 0 on"),
+        ("case_id,fold\nliver_000,\n", r"the fold of 'liver_000' is ''"),
+        ("case_id,Fold\nliver_000,1\n", r"lacks the column fold"),
+    ],
+)
+def test_folds_that_say_too_little_are_refused(phantom_dataset, tmp_path, content, rule):
+    folds = tmp_path / "folds.csv"
+    folds.write_text(content)
+
+    with pytest.raises(InputError, match=rule):
+        split_dataset(phantom_dataset, spec=COARSE, store=tmp_path / "store", fold=0, folds=folds)

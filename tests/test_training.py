@@ -16,7 +16,8 @@ from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import IgniteMetricHandler, from_engine
 from monai.metrics import CumulativeIterationMetric
 
-from liver_monai.engine.handlers import WARM_UP, Budget, EarlyStop, History, WeightsSaver
+from liver_monai.engine.handlers import WARM_UP, Budget, Checkpoint, EarlyStop, History, WeightsSaver
+from liver_monai.errors import InputError
 from liver_monai.model.network import build_network
 from liver_monai.model.weights import load_weights
 from liver_monai.spec import ModelSpec
@@ -146,6 +147,27 @@ def test_resume_goes_on_where_a_training_stopped(tmp_path, cli, train_quickly):
     assert after["budget"]["minutes_spent"] > before["budget"]["minutes_spent"]
 
 
+def test_what_a_resumed_training_can_change_takes_effect(tmp_path, cli, trained_run):
+    """Its own settings may be told again; a new data order, length and size of epochs count from here on."""
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    again = {"learning_rate": 0.004, "fold": 0, "spec#spacing_mm": [5.0, 5.0, 10.0]}
+    new = {"slabs_per_epoch": 8, "batch_size": 4, "val_interval": 3, "patience": 9, "seed": 5}
+
+    options = [text for name, value in (again | new).items() for text in ("--set", f"{name}={value}")]
+    resumed = cli("train", "-o", run, "--resume", "--bundle", "mobilenet", "--epochs", 4, *options)
+
+    assert resumed.exit_code == 0, resumed.output
+    rows = history(run)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert [row["val_mean_dice"] != "" for row in rows] == [True, True, True, True]  # the last one always
+    assert 0 < float(rows[2]["learning_rate"]) < 0.004  # on the schedule of four epochs, at its third
+    assert float(rows[3]["learning_rate"]) == 0
+    checkpoint = torch.load(run / "models" / "checkpoint.pth", weights_only=True)
+    assert checkpoint["trainer"] == {"epoch": 4, "epoch_length": 2, "max_epochs": 4}
+    assert {name: config(run, "train.json")[name] for name in new} == new
+
+
 def test_resuming_a_finished_training_changes_nothing(tmp_path, cli, train_quickly):
     run = tmp_path / "run"
     assert train_quickly(run, "--epochs", 1, **A_FEW_STEPS).exit_code == 0
@@ -238,16 +260,18 @@ def test_fold_null_trains_on_all_cases(tmp_path, train_quickly):
     done = train_quickly(tmp_path / "run", "--epochs", 1, fold=None, **A_FEW_STEPS)
 
     assert done.exit_code == 0, done.output
-    assert len(list((tmp_path / "run" / "store").glob("*.json"))) == 4
+    assert len(json.loads((tmp_path / "run" / "record.json").read_text())["train"]) == 4
     assert history(tmp_path / "run")[0]["val_mean_dice"] == ""
 
 
-def test_a_case_that_validates_never_enters_the_store(trained_run, phantom_dataset):
-    stored = {file.stem for file in (trained_run / "store").glob("*.json")}
-    cases = {file.name.removesuffix(".nii.gz") for file in (phantom_dataset / "imagesTr").iterdir()}
+def test_the_case_that_validates_is_the_one_that_the_folds_name(trained_run):
+    record = json.loads((trained_run / "record.json").read_text())
+    with (trained_run / "store" / "folds.csv").open(newline="", encoding="utf-8") as file:
+        folds = {row["case_id"]: row["fold"] for row in csv.DictReader(file)}
 
-    assert len(stored) == 3
-    assert stored < cases
+    assert len(record["train"]) == 3
+    assert {case_id for case_id, fold in folds.items() if fold == "0"} == set(record["validation"])
+    assert folds.keys() == {*record["train"], *record["validation"]}
 
 
 # The budget
@@ -355,6 +379,34 @@ def test_early_stop_counts_the_epochs_since_the_best(scores, patience, last_epoc
     trainer.run()
 
     assert trainer.state.epoch == last_epoch
+
+
+def test_patience_outlasts_an_interruption(tmp_path, capfd):
+    """What MONAI's handler counts begins anew in a resumed training."""
+
+    def handlers(resume):
+        def of(network, _, validator):
+            checkpoint = Checkpoint(
+                path=str(tmp_path / "checkpoint.pth"), objects={"network": network}, validator=validator, resume=resume
+            )
+            return [EarlyStop(patience=2, validator=validator), checkpoint]
+
+        return of
+
+    before, _, _ = engines([0.5, 0.4], handlers(resume=False), max_epochs=2)
+    before.run()
+
+    after, _, _ = engines([0.5, 0.4, 0.3, 0.2, 0.1], handlers(resume=True), max_epochs=5)
+    after.run()
+
+    assert after.state.epoch == 3
+    assert "EarlyStopping" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("max_epochs", "minutes"), [(0, None), (1.5, None), (3, 0), (3, -1.0)])
+def test_a_budget_of_nothing_is_refused(max_epochs, minutes):
+    with pytest.raises(InputError, match=f"max_epochs is {max_epochs} and minutes {minutes}"):
+        Budget(max_epochs=max_epochs, minutes=minutes)
 
 
 SPEC = ModelSpec(encoder="stand-in")

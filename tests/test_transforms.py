@@ -54,26 +54,25 @@ def test_a_ct_in_any_orientation_is_seen_in_ras(tmp_path):
     np.testing.assert_array_equal(np.diag(volume.affine), np.diag(RAS))
 
 
-def test_the_label_stays_on_the_grid_it_is_scored_on(tmp_path):
-    affine = np.array([[-0.7, 0, 0, 9.5], [0, -0.7, 0, 8.25], [0, 0, 5, -30], [0, 0, 0, 1]])
-    label = (np.arange(7 * 6 * 5).reshape(7, 6, 5) % 3).astype(np.uint8)
+def test_a_true_spacing_takes_the_place_of_one_that_lies(tmp_path):
+    """Header 1, 1, 1; the patient's voxels are twice as large, and slices three times as far apart."""
+    mirrored = np.array([[-1.0, 0, 0, 9], [0, -1, 0, 7], [0, 0, 1, -3], [0, 0, 0, 1]])
+    hu = np.arange(4 * 3 * 2, dtype=np.int16).reshape(4, 3, 2)
     item = {
-        "image": write(tmp_path / "ct.nii", label.astype(np.int16), affine),
-        "label": write(tmp_path / "mask.nii", label, affine),
+        "image": write(tmp_path / "ct.nii", hu, mirrored),
+        "label": write(tmp_path / "mask.nii", (hu % 3).astype(np.uint8), mirrored),
+        "spacing_mm": (2.0, 2.0, 3.0),
     }
 
-    seen = preprocessing(SPEC, with_label=True)(item)
+    stored = model_grid(SPEC)(item)
 
-    assert seen["label"].dtype == torch.uint8
-    np.testing.assert_array_equal(seen["label"][0].numpy(), label)
-    np.testing.assert_array_equal(seen["label"].affine, nib.load(item["label"]).affine)
-    assert seen["image"].shape != seen["label"].shape
-
-
-def test_without_labels_the_label_is_not_read(tmp_path):
-    item = {"image": write(tmp_path / "ct.nii", np.zeros((2, 2, 2), np.int16)), "label": "nowhere.nii"}
-
-    assert preprocessing(SPEC)(item)["label"] == "nowhere.nii"
+    assert stored["image"].shape == stored["label"].shape == (1, 4, 3, 2)  # the spec's grid is 2, 2, 3 mm
+    np.testing.assert_allclose(stored["image"][0].numpy(), hu[::-1, ::-1], atol=1e-3)
+    np.testing.assert_array_equal(stored["label"][0].numpy(), (hu % 3)[::-1, ::-1])
+    np.testing.assert_allclose(np.diag(stored["image"].affine), [2, 2, 3, 1])
+    np.testing.assert_allclose(
+        np.asarray(stored["image"].meta["original_affine"]), mirrored @ np.diag([2.0, 2.0, 3.0, 1.0])
+    )
 
 
 def test_what_the_store_keeps_are_hu_and_labels_of_one_grid(tmp_path):

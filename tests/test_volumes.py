@@ -132,7 +132,7 @@ def flat_affine(path):
         (not_there, "no such file"),
         (text, "cannot be read as NIfTI"),
         (empty_file, "cannot be read as NIfTI"),
-        (a_folder, "not a volume"),
+        (a_folder, "holds no CT volume in DICOM"),
         (four_dimensional, "three dimensions"),
         (two_dimensional, "three dimensions"),
         (colour, "colour"),

@@ -127,11 +127,31 @@ def whole_network(path):
     torch.save(small_network(), path)  # needs code to load, which weights_only refuses
 
 
-@pytest.mark.parametrize(
-    "spoil", [no_weights, empty, cut_short, other_layers, other_shapes, no_state_dict, whole_network]
-)
+def one_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+SPOILERS = [no_weights, empty, cut_short, other_layers, other_shapes, no_state_dict, whole_network]
+
+
+@pytest.mark.parametrize("spoil", [*SPOILERS, one_bit])
+def test_a_file_that_is_not_the_one_that_was_saved_is_refused_in_one_line(weights, spoil):
+    spoil(weights)
+
+    with pytest.raises(
+        InputError, match=r"model\.pt: is damaged or was replaced, .* SHA-256 .* model\.json"
+    ) as refusal:
+        check_weights(weights, spec=SPEC)
+
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("spoil", SPOILERS)
 def test_a_file_that_does_not_fit_is_refused_in_one_line(weights, spoil):
     spoil(weights)
+    weights.with_suffix(".json").unlink()
 
     with pytest.raises(InputError, match=r"model\.pt: does not fit the network of encoder 'mobilenet_v2'") as refusal:
         load_weights(small_network(), weights, spec=SPEC)

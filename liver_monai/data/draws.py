@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from monai.transforms import Randomizable
 from torch.utils.data import Dataset, DistributedSampler
 
 from liver_monai.data.cases import Case
-from liver_monai.data.slabs import slab_indices
 from liver_monai.data.store import StoredCase, build_store, process_rank
 from liver_monai.data.transforms import augmentation
 from liver_monai.errors import InputError
@@ -38,6 +37,7 @@ class SlabDataset(Dataset[dict[str, torch.Tensor]]):
         n_samples: slabs an epoch.
         transform: applied to each slab; by default ``augmentation(spec)``.
         seed: another seed gives other slabs.
+        centres: case_id -> slices that a slab may be centred on, at least one a case; ``None``: all.
     """
 
     def __init__(
@@ -49,12 +49,14 @@ class SlabDataset(Dataset[dict[str, torch.Tensor]]):
         n_samples: int,
         transform: Callable[[Any], Any] | None = None,
         seed: int = 0,
+        centres: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         self.spec = spec
         self.cases = build_store(data, spec=spec, folder=folder)
         self.transform = augmentation(spec) if transform is None else transform
         self.n_samples = n_samples
         self.seed = seed
+        self.centres = centres
 
     def __len__(self) -> int:
         return self.n_samples
@@ -62,11 +64,11 @@ class SlabDataset(Dataset[dict[str, torch.Tensor]]):
     def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng([self.seed, number])
         case = self.cases[rng.integers(len(self.cases))]
-        value, z = _draw_slice(rng, case)
-        label = np.asarray(case.label[z])
+        value, z = _draw_slice(rng, case, centres=None if self.centres is None else self.centres[case.case_id])
+        label = case.label(z, z + 1)[0]
         corner = _draw_corner(rng, label, value=value, roi_size=self.spec.roi_size)
-        slices = slab_indices(z, n_slices=len(case.image), slab_size=self.spec.slab_size)
-        slab = np.stack([_crop(case.image[source], corner, self.spec.roi_size, fill=AIR_HU) for source in slices])
+        slices = case.slab(z, slab_size=self.spec.slab_size)
+        slab = np.stack([_crop(plane, corner, self.spec.roi_size, fill=AIR_HU) for plane in slices])
         label = _crop(label, corner, self.spec.roi_size, fill=0)
         if isinstance(self.transform, Randomizable):
             self.transform.set_random_state(seed=int(rng.integers(2**32)))
@@ -101,12 +103,14 @@ class DrawSampler(DistributedSampler[int]):
         return (self.epoch * self.n_samples + index for index in super().__iter__())
 
 
-def _draw_slice(rng: np.random.Generator, case: StoredCase) -> tuple[int | None, int]:
+def _draw_slice(rng: np.random.Generator, case: StoredCase, *, centres: Sequence[int] | None) -> tuple[int | None, int]:
     """The class to centre on and a slice that holds it; where the case lacks the class, any slice."""
     value = list(CENTRED_ON)[rng.choice(len(CENTRED_ON), p=list(CENTRED_ON.values()))]
     slices = case.slices_with[value] if value is not None else ()
+    if centres is not None:
+        slices = np.intersect1d(slices, centres)
     if len(slices) == 0:
-        return None, int(rng.integers(len(case.image)))
+        return None, int(rng.integers(case.shape[0]) if centres is None else rng.choice(centres))
     return value, int(rng.choice(slices))
 
 

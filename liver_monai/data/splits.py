@@ -2,48 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
-from liver_monai.data.cases import Case, find_cases
+from liver_monai.data.cases import Case
+from liver_monai.data.folds import N_FOLDS, assign_folds, read_folds
+from liver_monai.data.preparation import prepare_for_training
 from liver_monai.data.store import process_rank
 from liver_monai.errors import InputError
+from liver_monai.spec import ModelSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Two disjoint lists of cases; ``validation`` is empty when nothing is held back or there is only one case."""
+    """Two disjoint lists of cases; ``validation`` is empty when nothing is held back or there is only one patient.
+
+    ``excluded`` says why a case of the data set is in neither.
+    """
 
     train: list[Case]
     validation: list[Case]
+    excluded: dict[str, str] = field(default_factory=dict)
 
 
-def split_cases(cases: Sequence[Case], *, fold: int | None = 0, n_folds: int = 5, seed: int = 0) -> Split:
-    """Hold one fold of whole cases back, or none; the folds depend on the case ids and the seed alone.
+def split_cases(
+    cases: Sequence[Case],
+    *,
+    fold: int | None = 0,
+    n_folds: int = N_FOLDS,
+    seed: int = 0,
+    burden: Mapping[str, float] | None = None,
+) -> Split:
+    """Hold one fold of whole patients back, or none; the folds depend on ids, burdens and the seed alone.
+
+    Args:
+        burden: the tumours' share of the liver by case_id, to give every fold its part of tumours of all sizes.
 
     Raises:
         InputError: there is no such fold.
     """
-    n_folds = min(n_folds, len(cases))
-    if fold is not None and not 0 <= fold < n_folds:
-        raise InputError(f"fold is {fold}; {len(cases)} cases make the folds 0 to {n_folds - 1}")
+    return _hold_back(cases, assign_folds(cases, n_folds=n_folds, seed=seed, burden=burden), fold=fold)
+
+
+def split_dataset(
+    dataset_dir: str | Path,
+    *,
+    spec: ModelSpec,
+    store: str | Path,
+    fold: int | None = 0,
+    folds: str | Path | None = None,
+) -> Split:
+    """Prepare a data set, and split its cases by the store's ``folds.csv``.
+
+    Args:
+        dataset_dir: a data set in any layout, or a store.
+        spec: its grid counts.
+        store: where the cases are kept on that grid.
+        fold: what is held back; ``None`` trains on everything.
+        folds: another file of folds.
+
+    Raises:
+        InputError: no data set, a case that cannot be prepared, no such fold, or a case without one.
+    """
+    data = prepare_for_training(dataset_dir, spec=spec, store=store)
+    numbers = read_folds(Path(folds).expanduser(), data.cases) if folds else data.folds
+    lacking = [case.case_id for case in data.cases if case.case_id not in numbers]
+    if lacking and fold is not None:
+        raise InputError(
+            f"{folds}: gives the case '{lacking[0]}' no fold ({len(lacking)} lack one); add them or exclude them"
+        )
+    return replace(_hold_back(data.cases, numbers, fold=fold), excluded=data.excluded)
+
+
+def _hold_back(cases: Sequence[Case], folds: Mapping[str, int], *, fold: int | None) -> Split:
+    n_folds = max(folds.values(), default=0) + 1
+    if fold is not None and fold not in folds.values():
+        n_patients = len({case.patient_id for case in cases})
+        raise InputError(f"fold is {fold}; {n_patients} patients make the folds 0 to {n_folds - 1}")
     if fold is None or n_folds == 1:
         return Split(train=list(cases), validation=[])
-    ordered = sorted(cases, key=lambda case: case.case_id)
-    shuffled = [ordered[index] for index in np.random.default_rng(seed).permutation(len(ordered))]
-    held_back = {case.case_id for case in shuffled[fold::n_folds]}
     return Split(
-        train=[case for case in cases if case.case_id not in held_back],
-        validation=[case for case in cases if case.case_id in held_back],
+        train=[case for case in cases if folds[case.case_id] != fold],
+        validation=[case for case in cases if folds[case.case_id] == fold],
     )
-
-
-def split_dataset(dataset_dir: str | Path, *, fold: int | None = 0) -> Split:
-    """``split_cases`` of the labelled cases of a data set."""
-    return split_cases(find_cases(dataset_dir), fold=fold)
 
 
 def share_of_process(cases: Sized) -> range:

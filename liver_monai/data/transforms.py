@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import (
@@ -34,19 +35,31 @@ ORIENTATION = "RAS"
 class LoadImageVolumed(MapTransform):  # type: ignore[misc]  # MONAI is untyped
     """Read ``image`` as a volume and ``label`` as a mask, with one clear line for a file that cannot be used.
 
+    Where the item has ``spacing_mm``, it takes the place of what the headers say.
+
     MONAI's own ``LoadImaged`` hides a reader's error in a page of tracebacks. The name keeps ``LoadImage``, by which
     MONAI Deploy knows the transform that its own loader takes the place of.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace the path under every key by a ``(1, X, Y, Z)`` MetaTensor."""
-        read = {key: _READERS.get(key, read_volume)(data[key]) for key in self.key_iterator(data)}
+        keys = set(self.key_iterator(data))
+        read = {key: read_volume(data[key]) for key in keys - {"label"}}
+        if "label" in keys:
+            read["label"] = read_mask(data["label"], grid=read.get("image"))
         if "image" in read and "label" in read:
             require_same_grid(read["label"], read["image"])
+        if "spacing_mm" in data:
+            read = {key: with_spacing(volume, data["spacing_mm"]) for key, volume in read.items()}
         return {**data, **read}
 
 
-_READERS: dict[Hashable, Callable[[str], MetaTensor]] = {"image": read_volume, "label": read_mask}
+def with_spacing(volume: MetaTensor, spacing_mm: Sequence[float]) -> MetaTensor:
+    """The volume with another spacing along its own axes; first voxel and directions stay."""
+    affine = np.asarray(volume.affine, dtype=np.float64).copy()
+    affine[:3, :3] *= np.asarray(spacing_mm) / np.linalg.norm(affine[:3, :3], axis=0)
+    affines = {name: torch.from_numpy(affine.copy()) for name in ("affine", "original_affine")}
+    return MetaTensor(volume.as_tensor(), meta={**volume.meta, **affines})
 
 
 class ToModelGridd(MapTransform):  # type: ignore[misc]  # MONAI is untyped
@@ -65,31 +78,30 @@ class ToModelGridd(MapTransform):  # type: ignore[misc]  # MONAI is untyped
         return {**data, **resampled}
 
 
-def preprocessing(spec: ModelSpec, *, with_label: bool = False) -> Compose:
-    """From the path of a CT to the windowed volume ``(1, H, W, D)`` on the model grid, air 0 and dense bone 1.
-
-    With ``with_label`` the label is read too and stays on its own grid: that is where a prediction is scored.
-    """
+def preprocessing(spec: ModelSpec) -> Compose:
+    """From the path of a CT to the windowed volume ``(1, H, W, D)`` on the model grid, air 0 and dense bone 1."""
     return Compose(
         [
-            LoadImageVolumed(("image", "label") if with_label else "image"),
+            LoadImageVolumed("image"),
             EnsureChannelFirstd("image"),  # MONAI Deploy loads for itself, as (X, Y, Z)
             Orientationd("image", axcodes=ORIENTATION, labels=None),
             ToModelGridd("image", spacing_mm=spec.spacing_mm),
-            _hu_window(spec),
+            hu_window(spec),
         ]
     )
 
 
 def model_grid(spec: ModelSpec) -> Compose:
     """From the paths of a CT and its label to both on the model grid, in HU: what the store keeps for training."""
+    # flat, because MONAI's caching data sets take a nested Compose for random and would do it anew each time
+    return Compose([LoadImageVolumed(("image", "label")), *to_grid(spec).transforms])
+
+
+def to_grid(spec: ModelSpec) -> Compose:
+    """From a CT and its label as they were read to both on the model grid."""
     keys = ("image", "label")
     return Compose(
-        [
-            LoadImageVolumed(keys),
-            Orientationd(keys, axcodes=ORIENTATION, labels=None),
-            ToModelGridd(keys, spacing_mm=spec.spacing_mm),
-        ]
+        [Orientationd(keys, axcodes=ORIENTATION, labels=None), ToModelGridd(keys, spacing_mm=spec.spacing_mm)]
     )
 
 
@@ -101,7 +113,7 @@ def augmentation(spec: ModelSpec) -> Compose:
     keys = ("image", "label")
     return Compose(
         [
-            _hu_window(spec),
+            hu_window(spec),
             RandAffined(
                 keys,
                 prob=0.7,
@@ -123,6 +135,7 @@ def augmentation(spec: ModelSpec) -> Compose:
     )
 
 
-def _hu_window(spec: ModelSpec) -> ScaleIntensityRanged:
+def hu_window(spec: ModelSpec) -> ScaleIntensityRanged:
+    """HU to 0 at the window's low end and below, 1 at its high end and above."""
     low, high = spec.hu_window
     return ScaleIntensityRanged("image", a_min=low, a_max=high, b_min=0.0, b_max=1.0, clip=True)

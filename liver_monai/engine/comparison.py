@@ -20,6 +20,7 @@ COMPARED = ("dice", "nsd", "assd_mm", "hd95_mm")
 """One overlap and one robust distance say what the others would repeat; each further test costs the others power."""
 
 BEST = {f"{name}_{measure}": MEASURES[measure].best for name in ("liver", "tumor") for measure in COMPARED}
+BEST |= {f"lesions_iou_50_{name}": 1 for name in ("recall", "precision", "f1")}
 BEST |= {"slice_pixel_accuracy": 1, "slice_iou": 1}
 """Columns of ``cases.csv`` that are compared, with the best value of each."""
 

@@ -8,40 +8,48 @@ import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import isnan
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from monai.data import MetaTensor
 from nibabel.orientations import io_orientation
 
-from liver_monai.data.cases import Case
+from liver_monai.data.cases import Case, Reference
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.files import whole_file, write_json
+from liver_monai.io.probabilities import STRUCTURES, probability_file, read_probabilities
 from liver_monai.io.volumes import read_mask, require_same_grid
+from liver_monai.scoring.calibration import Calibration, calibrate
 from liver_monai.scoring.measures import TOLERANCE_MM
-from liver_monai.scoring.overlap import pixel_accuracy
+from liver_monai.scoring.overlap import CLASSES, pixel_accuracy
 from liver_monai.scoring.protocols import CaseScore, score_case
 from liver_monai.scoring.protocols import summarize as summarize_cases
+
+DETECTED = ("tp", "fp", "fn", "precision", "recall", "f1")
+CALIBRATION_ERRORS = ("ece", "ace", "mce")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """One case: what its masks say, or the error why they say nothing."""
 
-    case: Case
+    case: Case | Reference
     prediction: Path | None
     result: CaseScore | None = None
+    calibrations: dict[str, Calibration] = field(default_factory=dict)
     error: str = ""
 
 
 def evaluate(
     predictions: dict[str, Path],
-    references: Sequence[Case],
+    references: Sequence[Case | Reference],
     *,
     protocol: str = "lits",
     tolerance_mm: float = TOLERANCE_MM,
+    probabilities: Path | None = None,
     jobs: int = 1,
 ) -> Iterator[Score]:
     """Score every reference against the prediction of its case, in order, yielding each as it is there.
@@ -51,9 +59,10 @@ def evaluate(
         references: cases with a label.
         protocol: a name in ``scoring.protocols.PROTOCOLS``.
         tolerance_mm: of the normalized surface distance (NSD).
+        probabilities: folder of probability maps, see ``io.probabilities``, whose calibration is scored, too.
         jobs: how many cases at a time, each in a process of its own; 1 stays in this one.
     """
-    tasks = [(case, predictions.get(case.case_id), protocol, tolerance_mm) for case in references]
+    tasks = [(case, predictions.get(case.case_id), protocol, tolerance_mm, probabilities) for case in references]
     if jobs > 1 and len(tasks) > 1:
         yield from _evaluate_in_processes(tasks, n_processes=min(jobs, len(tasks)))
     else:
@@ -74,12 +83,14 @@ def score_row(score: Score) -> dict[str, Any]:
         row[f"{name}_missing"] = int(counts.reference > 0 and counts.prediction == 0)
         row[f"{name}_spurious"] = int(counts.reference == 0 and counts.prediction > 0)
     for name, found in result.detections.items():
-        row |= {f"lesions_{name}_{key}": getattr(found, key) for key in ("tp", "fp", "fn")}
+        row |= {f"lesions_{name}_{key}": _or_none(getattr(found, key)) for key in DETECTED}
     if result.detections:
         row["prediction_burden"], row["reference_burden"] = (_or_none(value) for value in result.burden)
     if result.protocol == "seed":
         means = result.slices.mean(axis=0) if len(result.slices) else (None, None)
         row |= {"n_slices": len(result.slices), "slice_pixel_accuracy": means[0], "slice_iou": means[1]}
+    for name, calibration in score.calibrations.items():
+        row |= {f"{name}_{error}": getattr(calibration, error) for error in CALIBRATION_ERRORS}
     return row | {"pixel_accuracy": pixel_accuracy(result.table), "error": ""}
 
 
@@ -98,7 +109,23 @@ def summarize(scores: Sequence[Score], *, protocol: str = "lits") -> dict[str, A
     results = [score.result for score in scores if score.result is not None]
     summary = summarize_cases(results, protocol=protocol)
     counts = {name: summary.pop(name) for name in ("protocol", "n")}
+    if any(score.calibrations for score in scores):
+        summary["calibration"] = {name: _calibration_summary(scores, name) for name in STRUCTURES}
     return {**counts, "n_failed": len(scores) - len(results), **summary}
+
+
+def _calibration_summary(scores: Sequence[Score], name: str) -> dict[str, Any]:
+    """Errors by case and of all voxels together, and the bins of the latter: the reliability curve."""
+    first, *others = (score.calibrations[name] for score in scores if score.calibrations)
+    pooled = sum(others, start=first)
+    bins = zip(pooled.voxels.tolist(), pooled.mean_probability.tolist(), pooled.true_share.tolist(), strict=True)
+    return {
+        **{f"{error}_per_case": float(np.mean([getattr(each, error) for each in (first, *others)]))
+           for error in CALIBRATION_ERRORS},
+        **{f"{error}_global": getattr(pooled, error) for error in CALIBRATION_ERRORS},
+        "bins": [{"voxels": n, "mean_probability": _or_none(said), "true_share": _or_none(true)}
+                 for n, said, true in bins],
+    }  # fmt: skip
 
 
 def write_scores(scores: Sequence[Score], out: Path, *, protocol: str = "lits") -> dict[str, Any]:
@@ -171,19 +198,28 @@ def _score_alone(task: tuple[Any, ...]) -> Score:
         return Score(case=task[0], prediction=task[1], error="its process was killed, perhaps for want of memory")
 
 
-def _try_case(case: Case, prediction: Path | None, protocol: str, tolerance_mm: float) -> Score:
+def _try_case(
+    case: Case | Reference, prediction: Path | None, protocol: str, tolerance_mm: float, probabilities: Path | None
+) -> Score:
     try:
-        return _score_case(case, prediction, protocol, tolerance_mm)
+        score, reference = _score_case(case, prediction, protocol, tolerance_mm)
+        if probabilities is None:
+            return score
+        return replace(score, calibrations=_calibrate(probabilities, case.case_id, reference))
     except (InputError, OSError, ValueError, MemoryError) as error:
         return Score(case=case, prediction=prediction, error=one_line(error))
 
 
-def _score_case(case: Case, prediction: Path | None, protocol: str, tolerance_mm: float) -> Score:
+def _score_case(
+    case: Case | Reference, prediction: Path | None, protocol: str, tolerance_mm: float
+) -> tuple[Score, MetaTensor]:
+    """The score, and the reference that was read."""
     if case.label is None:
         raise InputError(f"{case.case_id}: has no reference mask")
     if prediction is None:
         raise InputError(f"{case.label}: no prediction of case '{case.case_id}' was found")
-    reference, predicted = read_mask(case.label), read_mask(prediction)
+    predicted = read_mask(prediction)
+    reference = read_mask(case.label, grid=predicted)
     require_same_grid(predicted, reference)
     affine = np.asarray(reference.affine)
     result = score_case(
@@ -194,7 +230,17 @@ def _score_case(case: Case, prediction: Path | None, protocol: str, tolerance_mm
         tolerance_mm=tolerance_mm,
         slice_axis=int(np.flatnonzero(io_orientation(affine)[:, 0] == 2)[0]),
     )
-    return Score(case=case, prediction=prediction, result=result)
+    return Score(case=case, prediction=prediction, result=result), reference
+
+
+def _calibrate(folder: Path, case_id: str, reference: MetaTensor) -> dict[str, Calibration]:
+    calibrations = {}
+    for name in STRUCTURES:
+        probabilities = read_probabilities(probability_file(folder, case_id, name))
+        require_same_grid(probabilities, reference)
+        truth = np.asarray(reference[0].numpy() >= min(CLASSES[name]))
+        calibrations[name] = calibrate(probabilities[0].numpy(), truth)
+    return calibrations
 
 
 def _or_none(value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
-from monai.handlers import CheckpointLoader, EarlyStopHandler
+from monai.handlers import CheckpointLoader
 
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.files import whole_file
@@ -37,8 +37,10 @@ class Budget:
     """
 
     def __init__(self, *, max_epochs: int, minutes: float | None = None) -> None:
-        if max_epochs < 1 or (minutes is not None and minutes <= 0):
-            raise InputError(f"max_epochs is {max_epochs} and minutes {minutes}; a training needs at least one epoch")
+        if int(max_epochs) != max_epochs or max_epochs < 1 or (minutes is not None and minutes <= 0):
+            raise InputError(
+                f"max_epochs is {max_epochs} and minutes {minutes}; a training needs one whole epoch or more, and time"
+            )
         self.max_epochs = max_epochs
         self.minutes = minutes
         self.minutes_before = 0.0  # spent before this process took the training up
@@ -113,16 +115,27 @@ class ValidateAtEnd:
             self.validator.run(engine.state.epoch)
 
 
-class EarlyStop(EarlyStopHandler):  # type: ignore[misc]  # MONAI is untyped
-    """Ends the training when the validator's best score is ``patience`` epochs old."""
+class EarlyStop:
+    """Ends the training when the validator's best score is ``patience`` epochs old.
+
+    MONAI's own handler counts in a state of its own, which a resumed training would begin anew; the best epoch is in
+    the checkpoint.
+    """
 
     def __init__(self, *, patience: int, validator: Engine) -> None:
-        super().__init__(patience=patience, score_function=lambda _: validator.state.best_metric)
+        self.patience = patience
+        self.validator = validator
 
     def attach(self, engine: Engine) -> None:
-        """Attach to the trainer."""
-        self.set_trainer(engine)
-        super().attach(engine)
+        """Attach to the trainer, after its validation handler."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """End the training if nothing became better for too long."""
+        best_epoch = self.validator.state.best_metric_epoch
+        if best_epoch > 0 and engine.state.epoch - best_epoch >= self.patience:
+            logger.info(f"the best score is {self.patience} epochs old; the training ends")
+            engine.terminate()
 
 
 class WeightsSaver:
@@ -200,7 +213,10 @@ class Checkpoint:
 
 
 class _Epochs:
-    """How far a trainer has come, in epochs: one that the minutes cut short is done, too, and is not begun again."""
+    """How far a trainer has come, in epochs: one that the minutes cut short is done, too, and is not begun again.
+
+    How long an epoch is may have changed since.
+    """
 
     def __init__(self, trainer: Engine) -> None:
         self.trainer = trainer
@@ -209,7 +225,7 @@ class _Epochs:
         return {name: getattr(self.trainer.state, name) for name in ("epoch", "epoch_length", "max_epochs")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.trainer.load_state_dict(state)
+        self.trainer.load_state_dict({**state, "epoch_length": self.trainer.state.epoch_length})
 
 
 class _BestScore:

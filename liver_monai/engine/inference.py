@@ -18,9 +18,13 @@ from liver_monai.data.cases import Case
 from liver_monai.engine.device import find_device, keep_freed_memory
 from liver_monai.engine.postprocess import mask_path
 from liver_monai.errors import InputError, one_line
-from liver_monai.model.bundle import find_bundle, read_config
-from liver_monai.model.weights import check_weights, load_weights
+from liver_monai.io.volumes import Source, read_mask
+from liver_monai.model.bundle import find_bundle, read_config, read_spec, refusing_values
+from liver_monai.model.weights import load_weights
 from liver_monai.spec import LIVER, TUMOR, ModelSpec
+
+PARTS = ("weights", "network_def", "preprocessing", "inferer", "postprocessing")
+"""What ``Model`` takes from ``inference.json``, beside the spec."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +38,9 @@ class Model:
     postprocessing: Callable[[dict[str, Any]], dict[str, Any]]
     device: torch.device
 
-    def segment(self, ct: str | Path) -> MetaTensor:
+    def segment(self, ct: Source) -> MetaTensor:
         """``(1, X, Y, Z)`` uint8 mask on the grid of a CT; written too if the model was loaded with an output_dir."""
-        volume = self.preprocessing({"image": str(ct)})["image"]
+        volume = self.preprocessing({"image": str(ct) if isinstance(ct, Path) else ct})["image"]
         with torch.inference_mode():
             masks = self.inferer(collate_meta_tensor_fn([volume]).to(self.device), self.network)
         mask: MetaTensor = self.postprocessing({"pred": masks[0]})["pred"]
@@ -45,7 +49,10 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What became of one CT: a mask and its volumes, or the error why there is none."""
+    """What became of one CT: a mask and its volumes, or the error why there is none.
+
+    ``is_kept``: the mask was there before; its volumes are those of its voxels.
+    """
 
     case: Case
     mask: Path | None = None
@@ -53,13 +60,14 @@ class Prediction:
     tumor_ml: float | None = None
     seconds: float = 0.0
     error: str = ""
+    is_kept: bool = False
 
     @property
     def status(self) -> str:
-        """``done``, ``kept`` (the mask was there before) or ``failed``."""
+        """``done``, ``kept`` or ``failed``."""
         if self.error:
             return "failed"
-        return "kept" if self.liver_ml is None else "done"
+        return "kept" if self.is_kept else "done"
 
 
 def load_model(bundle: str | Path, *, device: str = "auto", output_dir: Path | None = None) -> Model:
@@ -74,24 +82,35 @@ def load_model(bundle: str | Path, *, device: str = "auto", output_dir: Path | N
         InputError: no such bundle or device, no weights, or weights of another spec.
     """
     folder = find_bundle(bundle)
-    parser = ConfigParser()
-    parser.read_config(read_config(folder / "configs" / "inference.json"))
+    path = folder / "configs" / "inference.json"
+    parser = ConfigParser(_read_inference(path))
     parser["bundle_root"] = str(folder)
     parser["output_dir"] = output_dir
-    spec = parser.get_parsed_content("spec")
-    check_weights(parser.get_parsed_content("weights"), spec=spec)
-    network = parser.get_parsed_content("network_def")
-    load_weights(network, parser.get_parsed_content("weights"), spec=spec)
+    spec = read_spec(folder)
+    with refusing_values(path):
+        weights, network, *transforms = (parser.get_parsed_content(name) for name in PARTS)
+    load_weights(network, weights, spec=spec)
     keep_freed_memory()
     target = find_device(device)
+    preprocessing, inferer, postprocessing = transforms
     return Model(
         spec=spec,
         network=network.to(target).eval(),
-        preprocessing=parser.get_parsed_content("preprocessing"),
-        inferer=parser.get_parsed_content("inferer"),
-        postprocessing=parser.get_parsed_content("postprocessing"),
+        preprocessing=preprocessing,
+        inferer=inferer,
+        postprocessing=postprocessing,
         device=target,
     )
+
+
+def _read_inference(path: Path) -> dict[str, Any]:
+    config = read_config(path)
+    missing = [name for name in PARTS if name not in config]
+    if missing:
+        raise InputError(
+            f"{path}: lacks {', '.join(missing)}; bring the file back from the bundle it is from, or take another"
+        )
+    return config
 
 
 def predict(
@@ -127,7 +146,7 @@ def predict(
     model = load_model(bundle, device=device, output_dir=output_dir)
     for case, mask in zip(cases, masks, strict=True):
         is_kept = resume and not overwrite and mask.exists()
-        yield Prediction(case=case, mask=mask) if is_kept else _predict_case(model, case, mask)
+        yield _keep_case(case, mask) if is_kept else _predict_case(model, case, mask)
 
 
 def _predict_case(model: Model, case: Case, mask: Path) -> Prediction:
@@ -136,22 +155,31 @@ def _predict_case(model: Model, case: Case, mask: Path) -> Prediction:
         labels = model.segment(case.image)
     except (InputError, OSError, RuntimeError, MemoryError) as error:  # MONAI wraps what a transform raises
         return Prediction(case=case, error=one_line(error))
-    counts = np.bincount(labels.numpy().ravel(), minlength=TUMOR + 1)
-    voxel_ml = abs(np.linalg.det(np.asarray(labels.affine)[:3, :3])) / 1000
-    return Prediction(
-        case=case,
-        mask=mask,
-        liver_ml=float(counts[LIVER:].sum() * voxel_ml),  # a tumour is part of the liver
-        tumor_ml=float(counts[TUMOR] * voxel_ml),
-        seconds=time.monotonic() - started_s,
-    )
+    liver_ml, tumor_ml = _volumes_ml(labels)
+    seconds = time.monotonic() - started_s
+    return Prediction(case=case, mask=mask, liver_ml=liver_ml, tumor_ml=tumor_ml, seconds=seconds)
 
 
-def segment(ct: str | Path, *, bundle: str | Path, device: str = "auto") -> MetaTensor:
+def _keep_case(case: Case, mask: Path) -> Prediction:
+    try:
+        liver_ml, tumor_ml = _volumes_ml(read_mask(mask))
+    except (InputError, OSError) as error:
+        return Prediction(case=case, error=f"{one_line(error)}; --overwrite predicts it anew")
+    return Prediction(case=case, mask=mask, liver_ml=liver_ml, tumor_ml=tumor_ml, is_kept=True)
+
+
+def _volumes_ml(mask: MetaTensor) -> tuple[float, float]:
+    """Liver and tumour of a mask ``(1, X, Y, Z)``; a tumour is part of the liver."""
+    counts = np.bincount(mask.numpy().ravel(), minlength=TUMOR + 1)
+    voxel_ml = abs(np.linalg.det(np.asarray(mask.affine)[:3, :3])) / 1000
+    return float(counts[LIVER:].sum() * voxel_ml), float(counts[TUMOR] * voxel_ml)
+
+
+def segment(ct: Source, *, bundle: str | Path, device: str = "auto") -> MetaTensor:
     """Segment one CT.
 
     Args:
-        ct: NIfTI file.
+        ct: a volume's file, or a folder or zip with one DICOM volume.
         bundle: a trained run's folder.
         device: ``"auto"``, or torch's name of a device.
 

@@ -6,12 +6,13 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import Compose, MapTransform, SaveImaged
 
 from liver_monai.errors import InputError
 from liver_monai.io.masks import write_mask
-from liver_monai.io.volumes import strip_suffix
+from liver_monai.io.volumes import Source, strip_suffix
 
 
 class SaveImageMaskd(SaveImaged):  # type: ignore[misc]  # MONAI is untyped
@@ -30,18 +31,19 @@ class SaveImageMaskd(SaveImaged):  # type: ignore[misc]  # MONAI is untyped
         """Write every key; the data pass through."""
         for key in self.key_iterator(data):
             mask, ct = data[key], data[key].meta["filename_or_obj"]
-            write_mask(mask[0].cpu().numpy(), mask_path(ct, self.output_dir), ct=ct)
+            affine = np.asarray(mask.affine, dtype=np.float64)
+            write_mask(mask[0].cpu().numpy(), mask_path(ct, self.output_dir), ct=ct, affine=affine)
         return data
 
 
-def mask_path(ct: str | Path, output_dir: Path) -> Path:
+def mask_path(ct: Source, output_dir: Path) -> Path:
     """Where the mask of a CT goes.
 
     Raises:
         InputError: it would take the place of the CT itself.
     """
-    path = output_dir / f"{strip_suffix(Path(ct).name)}.nii.gz"
-    if path.resolve() == Path(ct).resolve():
+    path = output_dir / f"{strip_suffix(Path(str(ct)).name)}.nii.gz"
+    if path.resolve() == Path(str(ct)).resolve():
         raise InputError(f"{output_dir}: is the folder of {ct}, which its mask would replace; choose another -o")
     return path
 

@@ -2,25 +2,58 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
-from liver_monai.data.cases import find_cases
+from liver_monai.data.preparation import open_dataset
 from liver_monai.data.splits import Split
 from liver_monai.engine.device import keep_freed_memory
-from liver_monai.errors import InputError, one_line, root_cause
+from liver_monai.errors import InputError
 from liver_monai.io.record import write_record
-from liver_monai.model.bundle import copy_bundle, find_bundle, override_bundle, set_training_data
+from liver_monai.io.volumes import Source
+from liver_monai.model.bundle import (
+    ID_SEPARATOR,
+    copy_bundle,
+    find_bundle,
+    override_bundle,
+    read_config,
+    read_spec,
+    refusing_values,
+    set_training_data,
+    values_by_id,
+)
+from liver_monai.model.weights import check_weights
+
+DEFAULT_BUNDLE = "mobilenet"
+"""Small enough to train on a CPU."""
+
+OF_THE_CHECKPOINT = "the checkpoint's state of optimizer and schedule goes on"
+OF_THE_COMMAND = "the command line decides on it"
+UNCHANGEABLE = {
+    "spec": "the weights were trained under it",
+    "spec#encoder_weights": "the training has begun",
+    "network_def": "the weights were trained under it",
+    "fold": "cases that trained would validate",
+    "folds": "cases that trained would validate",
+    "learning_rate": OF_THE_CHECKPOINT,
+    "optimizer": OF_THE_CHECKPOINT,
+    "lr_scheduler": OF_THE_CHECKPOINT,
+    "checkpoint": "the checkpoint lies there",
+    "ckpt_dir": "the checkpoint lies there",
+    "resume": OF_THE_COMMAND,
+    "bundle_root": OF_THE_COMMAND,
+}
+"""Ids, with all below them, that no longer take effect in a resumed training or would make its weights wrong."""
 
 
 def train(
     *,
-    bundle: str | Path,
+    bundle: str | Path | None,
     data: str | Path | None,
     out: str | Path,
     overrides: Mapping[str, Any] | None = None,
@@ -29,31 +62,37 @@ def train(
     """Train a bundle; MONAI's engines run what its ``train.json`` says.
 
     Args:
-        bundle: name of a shipped bundle, or a folder; with ``resume`` the run itself is taken.
-        data: data set with reference masks; with ``resume``, ``None`` means the one the run began with.
+        bundle: name of a shipped bundle, or a folder; ``None`` is ``DEFAULT_BUNDLE`` or, with ``resume``, the run
+            itself, which no other bundle can take the place of.
+        data: data set with reference masks, or a store; with ``resume``, ``None`` means the one the run began with.
         out: the run's folder, new unless ``resume``.
-        overrides: config ids and their values, written into the run's configs.
+        overrides: config ids and their values, written into the run's configs. A training that has begun can be made
+            longer or shorter and see its data otherwise, but keeps what ``UNCHANGEABLE`` names.
         resume: go on from the last checkpoint, or from the beginning where there is none yet.
 
     Returns:
         The run's folder.
 
     Raises:
-        InputError: unusable data, an unknown override, an existing run, or no run to resume.
+        InputError: unusable data, an unknown override or one that comes too late, an existing run, or no run to
+            resume.
     """
     run = Path(out).expanduser().resolve()
     if data is not None:
-        find_cases(data)  # before anything is written
+        open_dataset(data)  # before anything is written
     if resume:
         _require_run(run)
+        _require_same_bundle(run, bundle)
+        if _checkpoint(run).is_file():
+            _refuse_late_overrides(run, overrides or {})
         override_bundle(run, overrides or {})
     else:
         _require_new(run)
-        copy_bundle(find_bundle(bundle), run, overrides or {})
+        copy_bundle(find_bundle(bundle or DEFAULT_BUNDLE), run, overrides or {})
     if data is not None:
         set_training_data(run, str(Path(data).expanduser().resolve()))
     keep_freed_memory()
-    split = _run_workflow(run, resume=(run / "models" / "checkpoint.pth").is_file())
+    split = _run_workflow(run, resume=_checkpoint(run).is_file())
     _write_training_record(run, split)
     return run
 
@@ -68,37 +107,27 @@ def _run_workflow(run: Path, *, resume: bool) -> Split:
         resume=resume,
     )
     workflow.initialize()
-    try:
+    with refusing_values(run / "configs" / "train.json"):
         workflow.run()
-    except RuntimeError as error:
-        _refuse_values(error)
-        raise
     split: Split = workflow.parser.get_parsed_content("split")
     workflow.finalize()
     return split
-
-
-def _refuse_values(error: BaseException) -> None:
-    """Where a component of the config could not be built from its values, say so in one line."""
-    cause = root_cause(error)
-    wrapped: BaseException | None = error
-    while wrapped is not None:
-        component = re.match(r"Failed to instantiate component '([\w.]+)'", str(wrapped))
-        if component and isinstance(cause, (TypeError, ValueError)) and not isinstance(cause, InputError):
-            raise InputError(
-                f"train.json: {component[1]} cannot be built from its values ({one_line(cause)})"
-            ) from error
-        wrapped = wrapped.__cause__
 
 
 def _write_training_record(run: Path, split: Split) -> None:
     cases = [*split.train, *split.validation]
     write_record(
         run / "record.json",
-        inputs=[path for case in cases for path in (case.image, case.label) if path is not None],
+        inputs=[source for case in cases for source in (case.image, case.label) if source and _is_there(source)],
         train=[case.case_id for case in split.train],
         validation=[case.case_id for case in split.validation],
+        excluded=split.excluded,
     )
+
+
+def _is_there(source: Source) -> bool:
+    """Prepared cases may outlive the files that they were made from."""
+    return not isinstance(source, Path) or source.exists()
 
 
 def _require_new(run: Path) -> None:
@@ -109,3 +138,40 @@ def _require_new(run: Path) -> None:
 def _require_run(run: Path) -> None:
     if not (run / "configs" / "train.json").is_file():
         raise InputError(f"{run}: holds no run to resume; train it without --resume")
+
+
+def _checkpoint(run: Path) -> Path:
+    """Where ``train.json`` has the training keep its state."""
+    parser = ConfigParser(read_config(run / "configs" / "train.json"))
+    parser["bundle_root"] = str(run)
+    return Path(parser.get_parsed_content("checkpoint"))
+
+
+def _require_same_bundle(run: Path, bundle: str | Path | None) -> None:
+    if bundle is None:
+        return
+    names = [read_config(folder / "configs" / "metadata.json").get("name") for folder in (run, find_bundle(bundle))]
+    if names[0] != names[1]:
+        raise InputError(f"{run}: is a training of '{names[0]}' and cannot go on as '{names[1]}'; leave --bundle out")
+
+
+def _refuse_late_overrides(run: Path, overrides: Mapping[str, Any]) -> None:
+    """Refuse what a training that has begun would ignore, or what would make its weights wrong."""
+    values = values_by_id(read_config(run / "configs" / "train.json"))
+    for config_id, value in overrides.items():
+        reason = _why_unchangeable(config_id)
+        if reason and config_id in values and values[config_id] != value:
+            raise InputError(
+                f"{config_id} is {json.dumps(values[config_id])} in {run} and cannot become {json.dumps(value)}: "
+                f"{reason}; leave it out, or begin anew with another -o"
+            )
+    weights = run / "models" / "model.pt"
+    if weights.is_file():
+        check_weights(weights, spec=read_spec(run))  # whoever edits the configs by hand is told, too
+
+
+def _why_unchangeable(config_id: str) -> str | None:
+    """The reason that stands nearest above an id."""
+    while config_id not in UNCHANGEABLE and ID_SEPARATOR in config_id:
+        config_id = config_id.rpartition(ID_SEPARATOR)[0]
+    return UNCHANGEABLE.get(config_id)

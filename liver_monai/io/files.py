@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,15 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+def files_hash(folder: Path, names: Iterable[str]) -> str:
+    """SHA-256 of files of a folder and their names, as hexadecimal digits."""
+    hashes = "".join(f"{name} {file_hash(folder / name)}\n" for name in names)
+    return hashlib.sha256(hashes.encode()).hexdigest()
+
+
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file as hexadecimal digits."""
+    """SHA-256 of a file as hexadecimal digits; of a folder, of all files in it."""
+    if path.is_dir():
+        return files_hash(path, sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,27 +8,47 @@ import nibabel as nib
 import numpy as np
 
 from liver_monai.io.files import whole_file
+from liver_monai.io.nifti import build_nifti, is_nifti
+from liver_monai.io.volumes import Source, read_header
 
 
-def write_mask(mask: np.ndarray, path: Path, *, ct: str | Path) -> None:
-    """Write a mask as uint8 NIfTI that keeps the geometry of its CT to the bit.
+def write_mask(mask: np.ndarray, path: Path, *, ct: Source, affine: np.ndarray | None = None) -> None:
+    """Write a mask as uint8 NIfTI on the grid of its CT.
 
-    The header is the CT's own, so that sform, qform, their codes and the units stay as they are; only data type and
-    intensity scaling change.
+    Of a NIfTI CT the header is kept, so that sform, qform, their codes and the units stay as they are to the bit;
+    only data type and intensity scaling change. Of other formats, DICOM for one, the affine is kept.
 
     Args:
         mask: ``(X, Y, Z)``, the shape of the CT.
         path: where to write; appears whole or not at all.
-        ct: the NIfTI file the mask belongs to.
+        ct: what the mask was made from.
+        affine: that of the CT, where it is known; else it is read. A NIfTI CT has its own.
     """
-    header = nib.load(ct).header.copy()
-    if mask.shape != tuple(header.get_data_shape()[:3]):
-        raise ValueError(f"mask of shape {mask.shape} does not belong to {ct} of shape {header.get_data_shape()}")
+    if is_nifti(str(ct)):
+        image = _like_nifti(mask, ct)
+    else:
+        image = build_nifti(mask.astype(np.uint8, copy=False), _affine_of(mask, ct) if affine is None else affine)
+    image.header["descrip"] = b"liver-monai: 0 background, 1 liver, 2 tumor"
+    with whole_file(path) as temporary:
+        nib.save(image, temporary)
+
+
+def _like_nifti(mask: np.ndarray, ct: Source) -> nib.Nifti1Image:
+    header = nib.load(str(ct)).header.copy()
+    _check_shape(mask, tuple(header.get_data_shape()[:3]), ct)
     header.set_data_shape(mask.shape)
     header.set_data_dtype(np.uint8)
     header.set_slope_inter(1, 0)
     header["cal_min"], header["cal_max"] = 0, 0  # display range of the CT, wrong for labels
-    header["descrip"] = b"liver-monai: 0 background, 1 liver, 2 tumor"
-    image = nib.Nifti1Image(mask.astype(np.uint8, copy=False), affine=None, header=header)
-    with whole_file(path) as temporary:
-        nib.save(image, temporary)
+    return nib.Nifti1Image(mask.astype(np.uint8, copy=False), affine=None, header=header)
+
+
+def _affine_of(mask: np.ndarray, ct: Source) -> np.ndarray:
+    header = read_header(ct)
+    _check_shape(mask, header.shape, ct)
+    return header.affine
+
+
+def _check_shape(mask: np.ndarray, shape: tuple[int, ...], ct: Source) -> None:
+    if mask.shape != shape:
+        raise ValueError(f"mask of shape {mask.shape} does not belong to {ct} of shape {shape}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from liver_monai._version import __version__
+from liver_monai.io.dicom import DicomVolume
 from liver_monai.io.files import file_hash, write_json
 
 DEPENDENCIES = ("torch", "monai", "segmentation-models-pytorch", "nibabel", "numpy")
@@ -27,12 +28,12 @@ def environment() -> dict[str, str]:
     }
 
 
-def write_record(path: Path, *, inputs: Iterable[Path], **facts: Any) -> dict[str, Any]:
+def write_record(path: Path, *, inputs: Iterable[Path | DicomVolume], **facts: Any) -> dict[str, Any]:
     """Write who made a result, when and from what, and return it.
 
     Args:
         path: a JSON file.
-        inputs: files whose SHA-256 is kept.
+        inputs: files and DICOM volumes whose SHA-256 is kept.
         facts: anything else worth knowing, of JSON types.
     """
     record = {
@@ -40,7 +41,9 @@ def write_record(path: Path, *, inputs: Iterable[Path], **facts: Any) -> dict[st
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": environment(),
         **facts,
-        "inputs_sha256": {str(file): file_hash(file) for file in inputs},
+        "inputs_sha256": {
+            str(each): each.sha256() if isinstance(each, DicomVolume) else file_hash(each) for each in inputs
+        },
     }
     write_json(path, record)
     return record

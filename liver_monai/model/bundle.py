@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from liver_monai.errors import InputError, nearest
+from liver_monai.errors import InputError, nearest, one_line, root_cause
 from liver_monai.io.files import write_json
 from liver_monai.spec import ModelSpec
 
@@ -19,6 +21,10 @@ SHIPPED = next((folder for folder in (_PACKAGE / "bundles", _PACKAGE.parent / "b
 ID_SEPARATOR = "#"
 CONFIG_IDS_OF_VALUES = ("_target_", "_disabled_", "_requires_", "_desc_", "_mode_")
 """MONAI's keywords inside of a component: part of its structure, not values to set."""
+
+LEAST = dict.fromkeys(("max_epochs", "val_interval", "patience", "slabs_per_epoch", "batch_size"), 1)
+LEAST |= dict.fromkeys(("seed", "fold", "num_workers"), 0)
+"""The least that a count can be; ``null`` is left to the component that takes it."""
 
 
 def list_bundles() -> list[str]:
@@ -35,12 +41,16 @@ def describe_bundles() -> dict[str, str]:
 def find_bundle(bundle: str | Path) -> Path:
     """The folder of a shipped bundle or of a run.
 
+    Args:
+        bundle: a shipped name, which goes before a folder of that name here; or a folder: any other text, such as
+            ``"./resnet50"``, and every ``Path``.
+
     Raises:
         InputError: neither a shipped name nor a folder that holds ``configs/inference.json``.
     """
     names = list_bundles()
-    if str(bundle) in names:
-        return SHIPPED / str(bundle)
+    if isinstance(bundle, str) and bundle in names:
+        return SHIPPED / bundle
     folder = Path(bundle).expanduser().resolve()
     if (folder / "configs" / "inference.json").is_file():
         return folder
@@ -99,20 +109,40 @@ def _overridden(bundle: Path, overrides: Mapping[str, Any]) -> dict[str, dict[st
         for place in places:
             if place.config_id == config_id:
                 _set(place, value)
-    _describe_input(configs)
+    _describe_input(bundle, configs)
     return configs
 
 
-def _spec(configs: Mapping[str, Any]) -> ModelSpec:
-    values = configs["inference.json"]["spec"]
-    return ModelSpec(**{name: value for name, value in values.items() if name not in CONFIG_IDS_OF_VALUES})
+def read_spec(bundle: Path) -> ModelSpec:
+    """The spec that a bundle's ``inference.json`` holds.
+
+    Raises:
+        InputError: there is none, or it breaks a rule.
+    """
+    path = bundle / "configs" / "inference.json"
+    return _spec(read_config(path), path)
 
 
-def _describe_input(configs: Mapping[str, Any]) -> None:
+def _spec(config: Mapping[str, Any], path: Path) -> ModelSpec:
+    values = config.get("spec")
+    if not isinstance(values, dict):
+        raise InputError(
+            f"{path}: holds no spec; bring the file back from the bundle it is from, or take another bundle"
+        )
+    try:
+        return ModelSpec(**{name: value for name, value in values.items() if name not in CONFIG_IDS_OF_VALUES})
+    except TypeError as error:  # a field too many or too few
+        raise InputError(f"{path}: its spec cannot be read ({error})") from error
+
+
+def _describe_input(bundle: Path, configs: Mapping[str, Any]) -> None:
     """Have the metadata tell the channels that the spec asks for; MONAI's tools build their test input from them."""
-    slab_size = _spec(configs).slab_size
-    image = configs["metadata.json"]["network_data_format"]["inputs"]["image"]
-    if image["num_channels"] != slab_size:
+    slab_size = _spec(configs["inference.json"], bundle / "configs" / "inference.json").slab_size
+    try:
+        image = configs["metadata.json"]["network_data_format"]["inputs"]["image"]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{bundle}: configs/metadata.json holds no network_data_format; see bundle verify") from error
+    if image.get("num_channels") != slab_size:
         image["num_channels"] = slab_size
         image["channel_def"] = {str(index): f"slice {index - slab_size // 2:+d}" for index in range(slab_size)}
 
@@ -132,6 +162,26 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
+@contextmanager
+def refusing_values(config: Path) -> Iterator[None]:
+    """Where MONAI cannot build a component of a config from its values, say so in one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        _refuse_values(config, error)
+        raise
+
+
+def _refuse_values(config: Path, error: BaseException) -> None:
+    cause = root_cause(error)
+    wrapped: BaseException | None = error
+    while wrapped is not None:
+        component = re.match(r"Failed to instantiate component '([\w.]+)'", str(wrapped))
+        if component and isinstance(cause, (TypeError, ValueError)) and not isinstance(cause, InputError):
+            raise InputError(f"{config}: {component[1]} cannot be built from its values ({one_line(cause)})") from error
+        wrapped = wrapped.__cause__
+
+
 def _write_configs(run: Path, configs: Mapping[str, Any]) -> None:
     for name, config in configs.items():
         write_json(run / "configs" / name, config)
@@ -145,9 +195,9 @@ class _Place(NamedTuple):
     key: Any
 
 
-def config_ids(config: Any) -> set[str]:
-    """The ids of a config whose values can be set."""
-    return {place.config_id for place in _places(config)}
+def values_by_id(config: Any) -> dict[str, Any]:
+    """The ids of a config whose values can be set, and their values."""
+    return {place.config_id: place.container[place.key] for place in _places(config)}
 
 
 def _places(config: Any, prefix: str = "") -> Iterator[_Place]:
@@ -162,7 +212,26 @@ def _places(config: Any, prefix: str = "") -> Iterator[_Place]:
 
 
 def _set(place: _Place, value: Any) -> None:
-    old = place.container[place.key]
-    if isinstance(old, (int, float)) and isinstance(value, str) and not value.startswith(("$", "@")):
-        raise InputError(f"--set {place.config_id}={value}: expected a number such as {old}")
+    is_expression = isinstance(value, str) and value.startswith(("$", "@"))
+    rule = None if is_expression else _broken_rule(place, value)
+    if rule:
+        text = value if isinstance(value, str) else json.dumps(value)
+        raise InputError(f"--set {place.config_id}={text}: expected {rule}")
     place.container[place.key] = value
+
+
+def _broken_rule(place: _Place, value: Any) -> str | None:
+    """What was expected where a value cannot be."""
+    old, least = place.container[place.key], LEAST.get(place.config_id)
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if least is not None and value is not None and not (is_whole and value >= least):
+        return f"a whole number of at least {least}"
+    if isinstance(old, (int, float)) and isinstance(value, str):
+        return f"a number such as {old}"
+    if isinstance(old, list) and not isinstance(value, list):
+        return f"a list such as {json.dumps(old)}"
+    if isinstance(old, dict) and not (isinstance(value, dict) and ("_target_" in value) >= ("_target_" in old)):
+        key = next((key for key in old if key not in CONFIG_IDS_OF_VALUES), "...")
+        what = 'an object with a "_target_"' if "_target_" in old else "an object"
+        return f"{what}; one of its values is set as in {place.config_id}{ID_SEPARATOR}{key}=..."
+    return None

@@ -11,7 +11,7 @@ from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from monai.utils import ensure_tuple
 
 from liver_monai.errors import InputError, nearest
-from liver_monai.model.bundle import CONFIG_IDS_OF_VALUES, ID_SEPARATOR, config_ids
+from liver_monai.model.bundle import CONFIG_IDS_OF_VALUES, ID_SEPARATOR, values_by_id
 
 ENTRANCES = (run, run_workflow)
 MONAIS_OWN = {
@@ -69,7 +69,7 @@ def _read(settings: str | Mapping[str, Any] | None) -> Mapping[str, Any]:
 def _known_ids(config_file: Any, *, tracking: Any) -> set[str]:
     """The ids of the configs and, with experiment tracking, of its settings."""
     settings = _read(DEFAULT_EXP_MGMT_SETTINGS.get(tracking, tracking) if isinstance(tracking, str) else tracking)
-    return config_ids(ConfigParser.load_config_files(ensure_tuple(config_file))) | set(settings.get("configs", ()))
+    return {*values_by_id(ConfigParser.load_config_files(ensure_tuple(config_file))), *settings.get("configs", ())}
 
 
 def _is_known(name: str, known: set[str]) -> bool:

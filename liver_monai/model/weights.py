@@ -16,16 +16,17 @@ from liver_monai.spec import ModelSpec
 def save_weights(network: torch.nn.Module, path: str | Path, *, spec: ModelSpec, **facts: Any) -> None:
     """Write ``path`` (a bare state_dict) and then ``path`` with the suffix ``.json`` (spec, sha256 and ``facts``)."""
     path = Path(path)
-    with whole_file(path) as temporary:
+    # both are ready before the first takes its place: an interruption in between would look like damage
+    with whole_file(path.with_suffix(".json")) as record, whole_file(path) as temporary:
         torch.save({name: value.cpu() for name, value in network.state_dict().items()}, temporary)
-    write_json(path.with_suffix(".json"), {"spec": spec.to_json(), "sha256": file_hash(path), **facts})
+        write_json(record, {"spec": spec.to_json(), "sha256": file_hash(temporary), **facts})
 
 
 def load_weights(network: torch.nn.Module, path: str | Path, *, spec: ModelSpec) -> None:
     """Load weights that were trained under the same spec.
 
     Raises:
-        InputError: no weights, not a state_dict, another spec, or layers that do not fit.
+        InputError: no weights, damaged, not a state_dict, another spec, or layers that do not fit.
     """
     path = Path(path)
     check_weights(path, spec=spec)
@@ -37,14 +38,23 @@ def load_weights(network: torch.nn.Module, path: str | Path, *, spec: ModelSpec)
 
 
 def check_weights(path: str | Path, *, spec: ModelSpec) -> None:
-    """Refuse weights that are not there or were trained under another spec, naming the fields that differ."""
+    """Refuse weights that are not there, are not the file that was saved, or were trained under another spec.
+
+    Raises:
+        InputError: names the file and, of another spec, the fields that differ.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no weights; train the bundle first: liver-monai train --bundle ... -o RUN")
     record = path.with_suffix(".json")
     if not record.is_file():
         return  # weights from elsewhere; the network's layers are the only check there is
-    trained = _read_spec(record)
+    trained, sha256 = _read_record(record)
+    if sha256 not in (None, file_hash(path)):
+        raise InputError(
+            f"{path}: is damaged or was replaced, its SHA-256 is not that of {record.name}; bring it back from where "
+            f"it is from, or remove {record} if you know that the weights fit"
+        )
     differences = [f"{name} {was} -> {now}" for name, (now, was) in spec.differences(trained).items()]
     if differences:
         raise InputError(
@@ -53,9 +63,11 @@ def check_weights(path: str | Path, *, spec: ModelSpec) -> None:
         )
 
 
-def _read_spec(record: Path) -> ModelSpec:
+def _read_record(record: Path) -> tuple[ModelSpec, str | None]:
+    """The spec that weights were trained under, and the SHA-256 of their file."""
     try:
-        return ModelSpec(**json.loads(record.read_text(encoding="utf-8"))["spec"])
+        facts = json.loads(record.read_text(encoding="utf-8"))
+        return ModelSpec(**facts["spec"]), facts.get("sha256")
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{record}: holds no spec that can be read ({one_line(error)}); bring it back from where the weights are "

@@ -10,9 +10,15 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from liver_monai.io.volumes import read_mask, read_volume
+from liver_monai.io.volumes import Source, read_mask, read_volume
 from liver_monai.report.page import MISSING, CasePanel, Figure, Table, write_page
-from liver_monai.report.pictures import LESION_KINDS, draw_lesion_plot, draw_overlays, draw_score_plot
+from liver_monai.report.pictures import (
+    LESION_KINDS,
+    draw_lesion_plot,
+    draw_overlays,
+    draw_reliability_plot,
+    draw_score_plot,
+)
 from liver_monai.scoring.measures import MEASURES
 
 MAX_PANELS = 16
@@ -29,7 +35,7 @@ class CasePicture:
     """What to draw of one case: its CT, masks by name (``"prediction"``, ``"reference"``), and facts to print."""
 
     case_id: str
-    image: Path
+    image: Source
     masks: Mapping[str, Path]
     facts: Mapping[str, str]
 
@@ -87,6 +93,9 @@ def write_evaluation_report(
         tables += [_detection_table(summary), _size_table(summary), _lesion_measure_table(summary)]
     if lesions:
         figures.append(_lesion_figure(lesions))
+    if "calibration" in summary:
+        tables.append(_calibration_table(summary["calibration"]))
+        figures.append(_reliability_figure(summary["calibration"]))
     if "slices" in summary:
         tables.append(_slice_table(summary["slices"]))
     write_page(
@@ -142,11 +151,11 @@ def _summary_table(summary: Mapping[str, Any], structures: Sequence[str]) -> Tab
 
 
 def _detection_table(summary: Mapping[str, Any]) -> Table:
-    columns = ("n_references", "tp", "fp", "fn", "precision", "recall")
+    columns = ("n_references", "tp", "fp", "fn", "precision", "recall", "f1")
     titles = {"overlap": "any overlap", "iou_50": "IoU above 0.5"}
     return Table(
         title="Lesions found",
-        columns=["criterion", "lesions", "TP", "FP", "FN", "precision", "recall"],
+        columns=["criterion", "lesions", "TP", "FP", "FN", "precision", "recall", "F1"],
         rows=[[titles[name], *(each[key] for key in columns)] for name, each in summary["lesion_detection"].items()],
         note="A lesion is a tumour connected by faces. Counts are pooled over the cases, after merging as LiTS does.",
     )
@@ -212,6 +221,27 @@ def _lesion_figure(lesions: Sequence[Mapping[str, Any]]) -> Figure:
         png=draw_lesion_plot([(float(row["diameter_mm"]), _found(row), row.get("dice")) for row in lesions]),
         alt="Lesions: " + ", ".join(f"{kind} {n}" for kind, n in counts.items()),
     )
+
+
+def _calibration_table(calibration: Mapping[str, Any]) -> Table:
+    columns = {f"{error}_{pool}": f"{error.upper()} {pool.replace('_', ' ')}"
+               for error in ("ece", "ace", "mce") for pool in ("per_case", "global")}  # fmt: skip
+    return Table(
+        title="Calibration",
+        columns=["structure", *columns.values()],
+        rows=[[_word(name), *(each[column] for column in columns)] for name, each in calibration.items()],
+        note=(
+            "How far probabilities are from the share of voxels that are true, in bins of equal width. ECE: mean over "
+            "voxels, small in every CT, as most of it is sure background; ACE: mean over bins; MCE: the worst bin. The "
+            "liver includes its tumours under every protocol."
+        ),
+    )
+
+
+def _reliability_figure(calibration: Mapping[str, Any]) -> Figure:
+    said = ", ".join(f"ACE of the {_word(name)} {each['ace_global']:.3f}" for name, each in calibration.items())
+    curves = {_word(name): each["bins"] for name, each in calibration.items()}
+    return Figure(title="Reliability", png=draw_reliability_plot(curves), alt=f"Reliability of all voxels: {said}")
 
 
 def _slice_table(scores: Mapping[str, Any]) -> Table:

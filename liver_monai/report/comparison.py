@@ -9,6 +9,8 @@ from typing import Any
 from liver_monai.report.page import Figure, Table, write_page
 
 TITLES = {"dice": "Dice", "nsd": "NSD", "assd_mm": "ASSD (mm)", "hd95_mm": "HD95 (mm)"}
+TITLES |= {f"iou_50_{name}": f"{title} at IoU > 0.5"
+           for name, title in (("recall", "recall"), ("precision", "precision"), ("f1", "F1"))}  # fmt: skip
 TITLES |= {"pixel_accuracy": "pixel accuracy", "iou": "IoU"}
 
 
@@ -38,7 +40,8 @@ def write_comparison_report(
 def title_of(measure: str) -> str:
     """``tumor_dice`` -> ``tumour Dice``."""
     structure, _, name = measure.partition("_")
-    return f"{ {'tumor': 'tumour'}.get(structure, structure) } {TITLES.get(name, name)}".strip()
+    word = {"tumor": "tumour", "lesions": "lesion"}.get(structure, structure)
+    return f"{word} {TITLES.get(name, name)}".strip()
 
 
 def _difference_table(comparison: Mapping[str, Any]) -> Table:

@@ -1,4 +1,7 @@
-"""A report as one HTML file: it opens offline, asks nobody for anything, runs no script, and prints on A4."""
+"""A report as one HTML file: it opens offline, asks nobody for anything, runs no script, and prints on A4.
+
+Its tables can be written as Markdown, too.
+"""
 
 from __future__ import annotations
 
@@ -64,6 +67,25 @@ class CasePanel:
     facts: Mapping[str, str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Remark:
+    """Something said of a case: ``severity`` is ``error``, ``warning`` or ``note``."""
+
+    severity: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseRow:
+    """One case of many: a small picture as JPEG, facts as label -> text, and remarks."""
+
+    case_id: str
+    picture_jpeg: bytes | None
+    facts: Mapping[str, str]
+    remarks: Sequence[Remark]
+
+
 def write_page(
     path: Path,
     *,
@@ -72,12 +94,14 @@ def write_page(
     tables: Sequence[Table],
     figures: Sequence[Figure],
     panels: Sequence[CasePanel],
+    rows: Sequence[CaseRow] = (),
     provenance: Mapping[str, str],
 ) -> None:
     """Write the report to ``path``, whole or not at all.
 
     Args:
         summary: label and value of the cards at the top.
+        panels, rows: cases on large pictures, or on small ones beside what is said of them.
         provenance: what the report was made from and with: versions, seeds, hashes, configuration.
     """
     html = _template().render(
@@ -86,10 +110,29 @@ def write_page(
         tables=[_TableView.of(table) for table in tables],
         figures=[(figure, _data_uri(figure.png)) for figure in figures],
         panels=[(panel, _data_uri(panel.picture_png), _panel_alt(panel)) for panel in panels],
+        rows=[(row, None if row.picture_jpeg is None else _data_uri(row.picture_jpeg, "jpeg")) for row in rows],
         provenance=provenance,
     )
     with whole_file(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
+
+
+def write_markdown(path: Path, *, title: str, paragraphs: Sequence[str], tables: Sequence[Table]) -> str:
+    """Write paragraphs and tables as Markdown, whole or not at all, and return the text."""
+    parts = [f"# {title}", *paragraphs, *(_markdown_table(table) for table in tables)]
+    text = "\n\n".join(parts) + "\n"
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return text
+
+
+def _markdown_table(table: Table) -> str:
+    view = _TableView.of(table)
+    heads = [name for name, _ in view.columns]
+    rules = ["---:" if is_number else "---" for _, is_number in view.columns]
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in (heads, rules, *view.rows)]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n\n".join(part for part in (f"## {view.title}", "\n".join(lines), view.note) if part)
 
 
 def _template() -> Template:
@@ -98,8 +141,8 @@ def _template() -> Template:
     return environment.from_string(source)
 
 
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def _data_uri(picture: bytes, kind: str = "png") -> str:
+    return f"data:image/{kind};base64," + base64.b64encode(picture).decode("ascii")
 
 
 def _panel_alt(panel: CasePanel) -> str:

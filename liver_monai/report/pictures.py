@@ -16,7 +16,9 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
@@ -452,6 +454,155 @@ def _forest_colour(row: ForestRow) -> str:
     if row.low is None or row.high is None or row.low <= 0 <= row.high:
         return _QUIET
     return "#009e73" if (row.low > 0) == row.is_larger_better else "#d55e00"
+
+
+def draw_reliability_plot(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
+    """What probabilities say against what is true (PNG); see :func:`reliability_figure`."""
+    return _png(reliability_figure(curves))
+
+
+def reliability_figure(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """A panel a structure: share of true voxels over mean probability, a dot a bin, larger where it holds more voxels.
+
+    Args:
+        curves: by structure, ``voxels``, ``mean_probability`` and ``true_share`` of each bin, ``None`` where empty.
+    """
+    figure = _figure((9.0, 4.0))
+    for panel, (name, bins) in enumerate(curves.items()):
+        axes = figure.add_axes((0.08 + 0.48 * panel, 0.14, 0.36, 0.76))
+        filled = [each for each in bins if each["voxels"]]
+        said, true = ([each[key] for each in filled] for key in ("mean_probability", "true_share"))
+        sizes = [6 + 4 * math.log10(each["voxels"]) ** 2 for each in filled]
+        colour = TUMOR_COLOUR if name == "tumour" else LIVER_COLOUR
+        axes.plot([0, 1], [0, 1], color=_RULE, linewidth=1.2, zorder=1)
+        axes.plot(said, true, color=colour, linewidth=1.4)
+        axes.scatter(said, true, s=sizes, color=colour, edgecolors=_INK, linewidths=0.5, zorder=3, clip_on=False)
+        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="mean probability", ylabel="share of true voxels")
+        axes.set_title(name, loc="left", fontsize=11, color=_INK)
+        _calm(axes, grid_axis="both")
+        axes.tick_params(pad=9)  # the dot at 0 is large
+    return figure
+
+
+def draw_dot_rows(rows: Mapping[str, Sequence[float]]) -> bytes:
+    """How values spread, each row on an axis of its own (PNG); see :func:`dot_rows_figure`."""
+    return _png(dot_rows_figure(rows))
+
+
+def dot_rows_figure(rows: Mapping[str, Sequence[float]]) -> Figure:
+    """A row a quantity, a dot a value, with the smallest, median and largest in words.
+
+    Args:
+        rows: label -> at least one value each.
+    """
+    row_inch, base_inch = 0.62, 0.1
+    height = row_inch * len(rows) + base_inch
+    figure = _figure((9.0, height))
+    for index, (label, values) in enumerate(rows.items()):
+        bottom = height - row_inch * (index + 1) + 0.26
+        axes = figure.add_axes((0.24, bottom / height, 0.72, 0.3 / height))
+        axes.scatter(values, [0.0] * len(values), s=22, color="#0072b2", alpha=0.35, edgecolors="none")
+        axes.plot([float(np.median(values))] * 2, [-1, 1], color=_INK, linewidth=1.4)
+        axes.set(ylim=(-1, 1), yticks=[])
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+        axes.tick_params(labelsize=8.5)
+        _calm(axes, grid_axis="x")
+        figure.text(0.22, (bottom + 0.15) / height, label, color=_INK, ha="right", va="center", fontsize=10)
+    return figure
+
+
+def draw_thumbnail(gray: np.ndarray, labels: np.ndarray) -> bytes:
+    """A small picture as JPEG: ``(H, W)`` grey values with the edges of liver and tumours in ``(H, W)`` labels."""
+    colours = np.repeat(gray[..., None], 3, axis=2)
+    for region, colour in ((labels >= LIVER, LIVER_COLOUR), (labels == TUMOR, TUMOR_COLOUR)):
+        edge = region & ~ndimage.binary_erosion(region)
+        colours[edge] = np.rint(np.array(to_rgb(colour)) * 255)
+    buffer = io.BytesIO()
+    imsave(buffer, colours, format="jpeg", pil_kwargs={"quality": 85, "subsampling": 0})
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A figure with its interval, ``None`` where they are not defined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntervalPanel:
+    """One figure of several methods: method -> series -> interval; one series may have the empty name."""
+
+    title: str
+    rows: Mapping[str, Mapping[str, Interval]]
+
+
+SERIES_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+"""Of Okabe and Ito's palette, for series in their order."""
+
+
+def draw_interval_plot(panels: Sequence[IntervalPanel]) -> bytes:
+    """Small multiples of figures with their intervals (PNG); see :func:`interval_figure`."""
+    return _png(interval_figure(panels))
+
+
+def interval_figure(panels: Sequence[IntervalPanel]) -> Figure:
+    """Panels in rows of two, the methods below each other in all of them alike, the values in a column beside them.
+
+    Args:
+        panels: at least one, of the same methods and series; figures from 0 to 1.
+    """
+    methods, series = list(panels[0].rows), list(next(iter(panels[0].rows.values())))
+    row_inch, gap_inch, legend_inch = 0.2 + 0.2 * len(series), 0.75, 0.35 if len(series) > 1 else 0.0
+    label_inch = 0.2 + 0.085 * max(len(method) for method in methods)
+    width, value_inch = 9.0, 0.6
+    panel_inch = ((width - label_inch) / 2 - value_inch, row_inch * len(methods))
+    height = legend_inch + math.ceil(len(panels) / 2) * (panel_inch[1] + gap_inch)
+    figure = _figure((width, height))
+    for index, panel in enumerate(panels):
+        line, column = divmod(index, 2)
+        left = label_inch + column * (panel_inch[0] + value_inch)
+        bottom = height - legend_inch - line * (panel_inch[1] + gap_inch) - 0.35 - panel_inch[1]
+        box = (left / width, bottom / height, panel_inch[0] / width, panel_inch[1] / height)
+        _draw_intervals(figure.add_axes(box), panel, series=series, has_labels=column == 0)
+    if len(series) > 1:
+        marks = [Line2D([], [], color=colour, marker="o", linewidth=2.0) for colour in SERIES_COLOURS[: len(series)]]
+        place = (label_inch / width, 1.0)
+        figure.legend(
+            marks,
+            series,
+            loc="upper left",
+            bbox_to_anchor=place,
+            borderaxespad=0.2,
+            ncols=len(series),
+            frameon=False,
+            labelcolor=_INK,
+        )
+    return figure
+
+
+def _draw_intervals(axes: Axes, panel: IntervalPanel, *, series: Sequence[str], has_labels: bool) -> None:
+    step = 0.5 / len(series)
+    methods = list(panel.rows)[::-1]
+    for y, method in enumerate(methods):
+        for index, (name, colour) in enumerate(zip(series, SERIES_COLOURS, strict=False)):
+            _draw_interval(axes, panel.rows[method][name], y=y + step * ((len(series) - 1) / 2 - index), colour=colour)
+    axes.set_yticks(range(len(methods)), methods if has_labels else [""] * len(methods))
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.6, len(panel.rows) - 0.4))
+    axes.set_title(panel.title, loc="left", fontsize=11, color=_INK)
+    _calm(axes, grid_axis="x")
+
+
+def _draw_interval(axes: Axes, mark: Interval, *, y: float, colour: str) -> None:
+    if mark.value is None:
+        axes.text(0.5, y, "not defined", color=_QUIET, ha="center", va="center", fontsize=9, bbox=_OVER_GRID)
+        return
+    low, high = mark.value if mark.low is None else mark.low, mark.value if mark.high is None else mark.high
+    axes.plot([low, high], [y, y], color=colour, linewidth=2.0, solid_capstyle="butt")
+    axes.plot([mark.value], [y], marker="o", markersize=6, color=colour)
+    axes.text(1.04, y, f"{mark.value:.3f}", ha="left", va="center", fontsize=9, color=_INK)
 
 
 def draw_training_curves(rows: Sequence[Mapping[str, Any]]) -> bytes:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import nan
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -24,6 +26,15 @@ def components(mask: np.ndarray) -> tuple[np.ndarray, int]:
     """Number the components of a bool mask from 1, in the order of their first voxel: int32 map and their number."""
     labels = np.empty(mask.shape, dtype=np.int32)
     return labels, int(ndimage.label(mask, output=labels))
+
+
+def _compact_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """``components`` in half the memory, unless there are too many of them."""
+    labels: Any = np.empty(mask.shape, dtype=np.int16)  # SciPy's types know of larger ones only
+    try:
+        return labels, int(ndimage.label(mask, output=labels))
+    except RuntimeError:  # "insufficient bit-depth"
+        return components(mask)
 
 
 def equivalent_diameter_mm(volume_ml: float) -> float:
@@ -73,6 +84,26 @@ class Detection:
     fn: int
     matches: Sequence[Match] = field(default=())
 
+    @property
+    def precision(self) -> float:
+        """Share of true detections; NaN where nothing is predicted."""
+        return _share(self.tp, self.tp + self.fp)
+
+    @property
+    def recall(self) -> float:
+        """Share of lesions that are detected; NaN where the reference holds none."""
+        return _share(self.tp, self.tp + self.fn)
+
+    @property
+    def f1(self) -> float:
+        """Dice of lesions instead of voxels; as for voxels, 1 where neither mask holds any."""
+        n = 2 * self.tp + self.fp + self.fn
+        return _share(2 * self.tp, n) if n else 1.0
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else nan
+
 
 def best_prediction(table: OverlapTable) -> dict[int, int]:
     """reference -> the prediction that covers it most; of equals the first."""
@@ -98,16 +129,21 @@ def correspond(table: OverlapTable) -> list[Match]:
     prediction goes to the merged reference it shares most with, and predictions that share one are merged.
     """
     groups = merged_references(table)
+    group_of = groups_by_reference(groups)
     chosen: dict[int, list[int]] = {}
     for predicted, row in table.by_prediction.items():
-        shared = shared_with_groups(row, groups)
+        shared = shared_with_groups(row, group_of)
         chosen.setdefault(max(shared, key=lambda group: (shared[group], -group)), []).append(predicted)
     return [_match(table, chosen[number], group) for number, group in enumerate(groups) if number in chosen]
 
 
-def shared_with_groups(row: dict[int, int], groups: Sequence[Sequence[int]]) -> dict[int, int]:
+def groups_by_reference(groups: Sequence[Sequence[int]]) -> dict[int, int]:
+    """reference -> number of its group."""
+    return {referred: number for number, group in enumerate(groups) for referred in group}
+
+
+def shared_with_groups(row: dict[int, int], group_of: dict[int, int]) -> dict[int, int]:
     """Voxels that one prediction shares with each group of references it touches."""
-    group_of = {referred: number for number, group in enumerate(groups) for referred in group}
     shared: dict[int, int] = {}
     for referred, voxels in row.items():
         shared[group_of[referred]] = shared.get(group_of[referred], 0) + voxels
@@ -148,13 +184,13 @@ class LesionMaps:
     ) -> None:
         self.spacing_mm = tuple(float(step) for step in spacing_mm)
         self.tolerance_mm = tolerance_mm
-        self._prediction, n_predictions = components(prediction)
-        self._reference, n_references = components(reference)
+        self._prediction, n_predictions = _compact_components(prediction)
+        self._reference, n_references = _compact_components(reference)
         self._boxes = [
             ndimage.find_objects(labels, n) if n else []  # of an empty array it would look for a maximum
             for labels, n in ((self._prediction, n_predictions), (self._reference, n_references))
         ]
-        self.table = self._count(n_predictions, n_references)
+        self.table = self._count(np.flatnonzero(prediction | reference), n_predictions, n_references)
 
     def volume_ml(self, voxels: int) -> float:
         """Volume of so many voxels."""
@@ -172,10 +208,8 @@ class LesionMaps:
             tolerance_mm=self.tolerance_mm,
         )
 
-    def _count(self, n_predictions: int, n_references: int) -> OverlapTable:
-        predicted, referred = self._prediction.ravel(), self._reference.ravel()
-        lesion = np.flatnonzero(predicted | referred)
-        predicted, referred = predicted[lesion], referred[lesion]
+    def _count(self, voxels: np.ndarray, n_predictions: int, n_references: int) -> OverlapTable:
+        predicted, referred = self._prediction.ravel()[voxels], self._reference.ravel()[voxels]
         both = (predicted > 0) & (referred > 0)
         pairs = (predicted[both] - 1, referred[both] - 1)
         table = coo_matrix((np.ones(len(pairs[0]), dtype=np.int64), pairs), shape=(n_predictions, n_references))

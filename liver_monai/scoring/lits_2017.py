@@ -10,6 +10,7 @@ from liver_monai.scoring.lesions import (
     Detection,
     Match,
     OverlapTable,
+    groups_by_reference,
     merged_references,
     shared_with_groups,
 )
@@ -48,8 +49,9 @@ def _trim(table: OverlapTable, groups: list[tuple[int, ...]], min_iou: float) ->
     """Number of detected lesions, and the number that each prediction bears in the scorer's mask of detections."""
     members: dict[int, list[int]] = {}  # group -> predictions
     shared: dict[int, int] = {}  # group -> voxels
+    group_of = groups_by_reference(groups)
     for predicted, row in table.by_prediction.items():
-        with_groups = shared_with_groups(row, groups)
+        with_groups = shared_with_groups(row, group_of)
         group = max(with_groups, key=lambda each: (with_groups[each], -each))
         members.setdefault(group, []).append(predicted)
         shared[group] = shared.get(group, 0) + with_groups[group]

@@ -1,6 +1,6 @@
 """Measures of two masks of one structure: a table with unit, best, worst, and what empty masks give.
 
-A new measure is one function of a ``MaskPair`` and one row of ``MEASURES``.
+A new measure is one function of a ``MaskPair`` and one row of ``_ROWS``.
 """
 
 from __future__ import annotations

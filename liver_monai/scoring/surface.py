@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from scipy.spatial import cKDTree
+
+from liver_monai.scoring.nearest import nearest_mm
 
 FACES, FACES_AND_EDGES, FACES_EDGES_AND_CORNERS = 1, 2, 3
 """Neighbourhoods of 6, 18 and 26 voxels, numbered as in SciPy's ``generate_binary_structure``."""
@@ -86,11 +87,9 @@ def surface_distances(
     if not (prediction.any() and reference.any()):
         raise ValueError("a mask is empty; distances need a surface on both sides")
     surfaces = [surface(mask, connectivity=connectivity) for mask in (prediction, reference)]
-    predicted, referred = (np.flatnonzero(each) for each in surfaces)
-    steps_mm = np.asarray(spacing_mm, dtype=np.float64)
     return SurfaceDistances(
-        prediction_to_reference_mm=_distances(predicted, referred, surfaces[1], steps_mm),
-        reference_to_prediction_mm=_distances(referred, predicted, surfaces[0], steps_mm),
+        prediction_to_reference_mm=nearest_mm(*surfaces, spacing_mm=spacing_mm),
+        reference_to_prediction_mm=nearest_mm(*surfaces[::-1], spacing_mm=spacing_mm),
     )
 
 
@@ -126,17 +125,3 @@ def _shrink(mask: np.ndarray, axis: int) -> np.ndarray:
     target[:-1] &= source[1:]
     target[[0, -1]] = False
     return shrunk
-
-
-def _distances(from_voxels: np.ndarray, to_voxels: np.ndarray, to_surface: np.ndarray, mm: np.ndarray) -> np.ndarray:
-    """Nearest distances between voxels given by their flat indices; where the surfaces meet they are zero."""
-    apart = ~to_surface.ravel()[from_voxels]
-    distances_mm = np.zeros(len(from_voxels))
-    if apart.any():
-        tree = cKDTree(_points_mm(to_voxels, to_surface.shape, mm), balanced_tree=False)
-        distances_mm[apart] = tree.query(_points_mm(from_voxels[apart], to_surface.shape, mm))[0]
-    return distances_mm
-
-
-def _points_mm(voxels: np.ndarray, shape: tuple[int, ...], mm: np.ndarray) -> np.ndarray:
-    return np.asarray(np.column_stack(np.unravel_index(voxels, shape)) * mm)

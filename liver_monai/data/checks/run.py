@@ -1,0 +1,145 @@
+"""Checking many cases: each in a process of its own time, one after the other, so that memory holds one case each."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+import numpy as np
+
+from liver_monai.data.cases import Case
+from liver_monai.data.checks.anatomy import contrast_figures, liver_offset, lung_offset_mm, spine_offset
+from liver_monai.data.checks.content import measure_content
+from liver_monai.data.checks.findings import CaseReport, Finding
+from liver_monai.data.checks.loaded import LoadedCase
+from liver_monai.data.checks.table import check_case
+from liver_monai.data.checks.thumbnail import make_thumbnail
+from liver_monai.errors import one_line
+
+
+def examine(cases: Sequence[Case], *, jobs: int = 1) -> Iterator[CaseReport]:
+    """Check cases, yielding each as it is there, in order; a case that fails is reported and stops no other.
+
+    Args:
+        jobs: how many cases at a time, each in a process of its own; 1 stays in this one.
+    """
+    if jobs > 1 and len(cases) > 1:
+        yield from _examine_in_processes(cases, n_processes=min(jobs, len(cases)))
+    else:
+        yield from (examine_case(case) for case in cases)
+
+
+def examine_case(case: Case) -> CaseReport:
+    """Check one case; whatever goes wrong becomes a finding."""
+    try:
+        return _examine(LoadedCase(case))
+    except (OSError, ValueError, MemoryError) as error:
+        return _failed(case, f"could not be checked ({one_line(error)})")
+
+
+def _examine(loaded: LoadedCase) -> CaseReport:
+    findings = tuple(check_case(loaded))
+    is_read = not loaded.image_error
+    return CaseReport(
+        case_id=loaded.case.case_id,
+        image=str(loaded.case.image),
+        label=None if loaded.case.label is None else str(loaded.case.label),
+        patient_id=getattr(loaded.case, "patient_id", ""),
+        findings=findings,
+        figures=_fingerprint(loaded) if is_read else {},
+        content=measure_content(loaded.image) if is_read else None,
+        thumbnail=make_thumbnail(loaded.image, loaded.mask, affine=loaded.affine) if is_read else None,
+    )
+
+
+def _fingerprint(loaded: LoadedCase) -> dict[str, object]:
+    """What a case is like, whether or not anything is wrong with it."""
+    hist, blocks = loaded.histogram, loaded.blocks
+    offsets = {"liver_offset": liver_offset(blocks), "spine_offset": spine_offset(blocks)}
+    offsets["lung_offset_mm"] = lung_offset_mm(blocks)
+    in_plane_mm = np.delete(loaded.spacing_mm, loaded.slice_axis)
+    figures: dict[str, object] = {
+        "shape": list(loaded.image.shape),
+        "spacing_mm": [round(float(value), 5) for value in loaded.spacing_mm],
+        "orientation": loaded.orientation,
+        "n_slices": loaded.image.shape[loaded.slice_axis],
+        "slice_mm": round(float(loaded.spacing_mm[loaded.slice_axis]), 5),
+        "in_plane_mm": round(float(in_plane_mm.max()), 5),
+        "stored_dtype": str(loaded.header.dtype) if loaded.header else str(loaded.image.dtype),
+        "low_hu": hist.low,
+        "high_hu": hist.high,
+        "percentiles_hu": {str(percent): hist.percentile(percent) for percent in (1, 25, 50, 75, 99)},
+        "padding_share": round(float(hist.between(-32768, -1025).sum() / hist.total), 5),
+        **contrast_figures(blocks),
+        **{name: round(value, 3) for name, value in offsets.items() if value is not None},
+    }
+    if loaded.mask is not None:
+        figures |= {
+            "liver_ml": round(loaded.liver_ml, 1),
+            "tumor_ml": round(float(np.sum(loaded.lesions_ml)), 2),
+            "n_lesions": len(loaded.lesions_ml),
+        }
+    return figures
+
+
+def _failed(case: Case, message: str) -> CaseReport:
+    finding = Finding(case_id=case.case_id, check="unreadable-image", severity="error", message=message)
+    return CaseReport(
+        case_id=case.case_id,
+        image=str(case.image),
+        label=None if case.label is None else str(case.label),
+        findings=(finding,),
+    )
+
+
+def _examine_in_processes(cases: Sequence[Case], *, n_processes: int) -> Iterator[CaseReport]:
+    with _pool(n_processes) as pool:
+        futures = [pool.submit(examine_case, case) for case in cases]
+        try:
+            for case, future in zip(cases, futures, strict=True):
+                yield _result_of(future, case)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _pool(n_processes: int) -> ProcessPoolExecutor:
+    """Fresh processes: forking one that holds torch's threads may hang."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(n_processes, mp_context=context, initializer=_start_process)
+
+
+def _start_process() -> None:
+    """Ctrl-C is the main process's to answer; where that one is gone, nobody waits for this one's report."""
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(1)  # the processes share the cores already
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _result_of(future: Future[CaseReport], case: Case) -> CaseReport:
+    """A process that is killed, for its memory say, ends the whole pool: who has no report yet gets one alone."""
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        return _examine_alone(case)
+
+
+def _examine_alone(case: Case) -> CaseReport:
+    try:
+        with _pool(1) as pool:
+            return pool.submit(examine_case, case).result()
+    except BrokenProcessPool:
+        return _failed(case, f"{case.image}: its process was killed, perhaps for want of memory. Give it more memory.")

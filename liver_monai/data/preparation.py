@@ -1,0 +1,213 @@
+"""A data set made ready: its cases in a store, which says itself what it holds and how it is split."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from liver_monai.data.cases import Case
+from liver_monai.data.curation import CuratedCases, curated_cases
+from liver_monai.data.folds import assign_folds, read_folds, write_folds
+from liver_monai.data.layouts import licence_note
+from liver_monai.data.store import Preparation, StoredCase, build_store, grid_name, open_case, source_of, store_cases
+from liver_monai.errors import InputError
+from liver_monai.io.files import write_json
+from liver_monai.spec import ModelSpec
+
+INDEX, FOLDS = "store.json", "folds.csv"
+WEIGHTS_INHERIT = "Weights inherit the terms of the data they are trained on; read them before you publish any."
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedData:
+    """The cases of a data set, all stored; ``folds`` by case_id."""
+
+    cases: list[Case]
+    folds: dict[str, int]
+    excluded: dict[str, str]
+
+
+def is_store(path: str | Path) -> bool:
+    """Whether a folder is a store that was prepared to its end."""
+    return bool(str(path)) and (Path(path).expanduser() / INDEX).is_file()
+
+
+def store_folder(dataset_dir: str | Path, store_dir: str | Path) -> str:
+    """Where the cases of a data set are kept: in itself where it is a store, else in ``store_dir``."""
+    return str(dataset_dir if is_store(dataset_dir) else store_dir)
+
+
+def open_dataset(dataset_dir: str | Path) -> CuratedCases:
+    """The cases of a data set in any layout, or of a store.
+
+    Raises:
+        InputError: as ``curated_cases``, or a store whose index cannot be read.
+    """
+    return _read_index(Path(dataset_dir).expanduser()) if is_store(dataset_dir) else curated_cases(dataset_dir)
+
+
+def prepare_for_training(dataset_dir: str | Path, *, spec: ModelSpec, store: str | Path) -> PreparedData:
+    """Every case of a data set on the model grid; what is there already stays, the folds too.
+
+    Raises:
+        InputError: no data set, or a case that cannot be prepared.
+    """
+    data = open_dataset(dataset_dir)
+    folder = Path(store).expanduser()
+    stored = build_store(data.cases, spec=spec, folder=folder)
+    return _finish(folder, dataset_dir, data=data, stored=stored, cases=data.cases)
+
+
+def prepare(
+    dataset_dir: str | Path,
+    *,
+    spec: ModelSpec,
+    out: Path,
+    excludes: Path | None = None,
+    spacing_overrides: Path | None = None,
+    jobs: int | None = None,
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Prepare a data set, go on where an earlier run was interrupted, and tell what became of each case.
+
+    Args:
+        dataset_dir: a data set in any layout.
+        spec: its grid counts.
+        out: the store.
+        excludes, spacing_overrides: see ``curated_cases``.
+        jobs: cases at a time.
+        seed: of the folds.
+        say: takes a line for people.
+
+    Returns:
+        JSON types: store, grid, licence, numbers of cases, excluded and failed ones with their reasons.
+
+    Raises:
+        InputError: no data set, or a store of another one.
+    """
+    data = curated_cases(dataset_dir, excludes=excludes, spacing_overrides=spacing_overrides)
+    other = _other_data(out, dataset_dir)
+    if other is not None:
+        raise InputError(f"{out}: is the store of {other}; give {dataset_dir} one of its own")
+    licence = licence_note(dataset_dir)
+    say(f"licence: {licence}. {WEIGHTS_INHERIT}")
+    done: list[Preparation] = []
+    for result in store_cases(data.cases, spec=spec, folder=out, jobs=jobs):
+        done.append(result)
+        if not result.is_kept:
+            say(f"{result.case.case_id}: {'failed: ' + result.error if result.error else 'prepared'}")
+    failed = {result.case.case_id: result.error for result in done if result.error}
+    cases = [case for case in data.cases if case.case_id not in failed]
+    if cases:
+        stored = [open_case(case, spec=spec, folder=out) for case in cases]
+        _finish(out, dataset_dir, data=data, stored=stored, cases=cases, failed=failed, licence=licence, seed=seed)
+    return {
+        "store": str(out),
+        "grid": grid_name(spec),
+        "licence": licence,
+        "n": len(cases),
+        "n_kept": sum(result.is_kept for result in done),
+        "n_failed": len(failed),
+        "failed": failed,
+        "excluded": data.excluded,
+    }
+
+
+def _other_data(folder: Path, dataset_dir: str | Path) -> Path | None:
+    """The data set that a store was prepared from, if it is another one and still is where it was."""
+    if not is_store(folder) or folder.resolve() == _resolved(dataset_dir):
+        return None
+    other = Path(_index(folder)["dataset"])
+    return other if other.exists() and other != _resolved(dataset_dir) else None
+
+
+def _finish(
+    folder: Path,
+    dataset_dir: str | Path,
+    *,
+    data: CuratedCases,
+    stored: Sequence[StoredCase],
+    cases: Sequence[Case],
+    failed: Mapping[str, str] | None = None,
+    licence: str = "",
+    seed: int = 0,
+) -> PreparedData:
+    """Write folds and index, the index last: where it is, the store is whole.
+
+    A store that is only used, or used for another data set's cases, too, stays as it is.
+    """
+    burden = {case.case_id: case.burden for case in stored}
+    is_own = _other_data(folder, dataset_dir) is None
+    folds = _stable_folds(folder / FOLDS if is_own else None, cases, burden=burden, seed=seed)
+    if is_own and not is_store(dataset_dir):
+        write_folds(folder / FOLDS, cases, folds, burden=burden)
+        write_json(
+            folder / INDEX,
+            {
+                "dataset": str(_resolved(dataset_dir)),
+                "licence": licence or licence_note(dataset_dir),
+                "cases": [_index_row(case, each) for case, each in zip(cases, stored, strict=True)],
+                "excluded": data.excluded,
+                "failed": dict(failed or {}),
+            },
+        )
+    return PreparedData(cases=list(cases), folds=folds, excluded=data.excluded)
+
+
+def _stable_folds(
+    path: Path | None, cases: Sequence[Case], *, burden: Mapping[str, float], seed: int
+) -> dict[str, int]:
+    """Patients stay in the fold they are in; new ones are dealt out."""
+    known = read_folds(path, cases) if path is not None and path.is_file() else {}
+    if len(known) == len(cases):
+        return known
+    kept = {case.patient_id: known[case.case_id] for case in cases if case.case_id in known}
+    return assign_folds(cases, burden=burden, seed=seed, kept=kept)
+
+
+def _index_row(case: Case, stored: StoredCase) -> dict[str, Any]:
+    return {
+        "case_id": case.case_id,
+        "patient_id": case.patient_id,
+        "image": str((case.image if isinstance(case.image, Path) else case.image.path).resolve()),
+        "label": str(case.label.resolve()) if case.label else None,
+        "spacing_mm": case.spacing_mm,
+        "source": source_of(case),
+        "liver_ml": round(stored.liver_ml, 3),
+        "tumor_ml": round(stored.tumor_ml, 3),
+    }
+
+
+def _read_index(folder: Path) -> CuratedCases:
+    index = _index(folder)
+    cases = [
+        Case(
+            case_id=row["case_id"],
+            image=Path(row["image"]),
+            label=Path(row["label"]) if row["label"] else None,
+            patient_id=row["patient_id"],
+            spacing_mm=tuple(row["spacing_mm"]) if row["spacing_mm"] else None,
+            source=row["source"],
+        )
+        for row in index["cases"]
+    ]
+    return CuratedCases(cases=cases, excluded=index["excluded"])
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    try:
+        index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{folder / INDEX}: is not JSON ({error}); prepare the data set again") from error
+    missing = {"dataset", "cases", "excluded"} - index.keys()
+    if missing:
+        raise InputError(f"{folder / INDEX}: lacks '{min(missing)}'; prepare the data set again")
+    return index
+
+
+def _resolved(path: str | Path) -> Path:
+    return Path(path).expanduser().resolve()

@@ -1,0 +1,101 @@
+"""NRRD and MetaImage (NHDR, MHA, MHD) by way of ITK."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813  # the library's own spelling
+
+from liver_monai.errors import InputError, one_line
+
+ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""ITK's world is LPS, ours RAS."""
+
+
+def open_itk(path: Path) -> Any:
+    """Read a header and leave the voxels.
+
+    Raises:
+        InputError: not in the format of its name, not three-dimensional, several values a voxel.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        kind = "NRRD" if path.suffix.lower() in ITK_SUFFIXES[:2] else "MetaImage"
+        raise InputError(f"{path}: is named like {kind} but cannot be read as {kind} ({_reason(error)})") from error
+    if len(itk_shape(reader)) != 3:
+        raise InputError(
+            f"{path}: has the shape {reader.GetSize()}; a CT has three dimensions. Extract one volume of the series."
+        )
+    if reader.GetNumberOfComponents() != 1:
+        raise InputError(f"{path}: holds {reader.GetNumberOfComponents()} numbers a voxel; a CT has one")
+    return reader
+
+
+def itk_shape(reader: Any) -> tuple[int, ...]:
+    """``(X, Y, Z)``; a trailing axis of one is none."""
+    shape = tuple(reader.GetSize())
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+def itk_affine(reader: Any) -> np.ndarray:
+    """``(4, 4)`` from voxels to RAS+ millimetres."""
+    dimensions = reader.GetDimension()
+    directions = np.reshape(reader.GetDirection(), (dimensions, dimensions))[:3, :3]
+    affine = np.eye(4)
+    affine[:3, :3] = directions * np.array(reader.GetSpacing()[:3])
+    affine[:3, 3] = reader.GetOrigin()[:3]
+    return LPS_TO_RAS @ affine
+
+
+def itk_dtype(reader: Any) -> str:
+    """The type of the stored values, in NumPy's words."""
+    names = {"8-bit": "int8", "16-bit": "int16", "32-bit": "int32", "64-bit": "int64"}
+    kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+    if "float" in kind:
+        return "float64" if "64" in kind else "float32"
+    sign = "u" if "unsigned" in kind else ""
+    return sign + next((name for bits, name in names.items() if bits in kind), "int32")
+
+
+def itk_voxels(path: Path, reader: Any) -> np.ndarray:
+    """Voxels ``(X, Y, Z)``.
+
+    Raises:
+        InputError: the voxels end too early, or their file is not there.
+    """
+    try:
+        voxels = sitk.GetArrayFromImage(reader.Execute())
+    except RuntimeError as error:
+        raise InputError(f"{path}: is damaged, its voxels cannot be read ({_reason(error)}); fetch it anew") from error
+    along_xyz: np.ndarray = voxels.reshape(itk_shape(reader)[::-1]).transpose(2, 1, 0)
+    return along_xyz
+
+
+def build_itk(voxels: np.ndarray, affine: np.ndarray) -> Any:
+    """An image of voxels ``(X, Y, Z)`` and an affine to RAS+ millimetres; shear stays in its directions."""
+    lps = LPS_TO_RAS @ affine
+    spacing_mm = np.linalg.norm(lps[:3, :3], axis=0)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(voxels.transpose(2, 1, 0)))
+    image.SetSpacing(spacing_mm.tolist())
+    image.SetDirection((lps[:3, :3] / spacing_mm).ravel().tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    return image
+
+
+def write_itk(image: Any, path: Path) -> None:
+    """Write an image, compressed."""
+    sitk.WriteImage(image, str(path), useCompression=True)
+
+
+def _reason(error: RuntimeError) -> str:
+    """The last line of ITK's page, which tells what went wrong."""
+    lines = [line.strip() for line in one_line(error).split("sitk::ERROR:")]
+    return lines[-1]

@@ -1,0 +1,77 @@
+"""NIfTI: files opened, checked and read, or the reason why not; arrays written with an affine."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from liver_monai.errors import InputError, one_line
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+DAMAGED = (EOFError, OSError, zlib.error, ValueError)
+"""What nibabel raises, by turns, when the voxels of a file cannot be read to their end."""
+
+
+def is_nifti(path: str | Path) -> bool:
+    """Whether the name says so."""
+    return str(path).lower().endswith(NIFTI_SUFFIXES)
+
+
+def open_nifti(path: Path) -> Any:
+    """Open a file; nibabel reads its voxels when they are asked for.
+
+    Raises:
+        InputError: not NIfTI, not three-dimensional, colour.
+    """
+    try:
+        image = nib.load(path)
+    except (ImageFileError, HeaderDataError, *DAMAGED) as error:
+        raise InputError(f"{path}: is named like NIfTI but cannot be read as NIfTI ({one_line(error)})") from error
+    if len(_drop_trailing_ones(image.shape)) != 3:
+        raise InputError(
+            f"{path}: has the shape {tuple(image.shape)}; a CT has three dimensions. Extract one volume of the series."
+        )
+    if image.get_data_dtype().fields is not None:
+        raise InputError(f"{path}: holds colour values ({image.get_data_dtype()}); a CT has one number a voxel")
+    return image
+
+
+def nifti_shape(image: Any) -> tuple[int, ...]:
+    """``(X, Y, Z)``; some writers store a volume as (X, Y, Z, 1)."""
+    return _drop_trailing_ones(image.shape)
+
+
+def nifti_voxels(path: Path, image: Any) -> np.ndarray:
+    """Voxels ``(X, Y, Z)`` with slope and intercept applied.
+
+    Raises:
+        InputError: the file ends too early, or its compression is damaged.
+    """
+    try:
+        voxels = np.asanyarray(image.dataobj)
+    except DAMAGED as error:
+        raise InputError(f"{path}: is damaged, its voxels end too early ({one_line(error)}); fetch it anew") from error
+    return np.reshape(voxels, nifti_shape(image))
+
+
+def build_nifti(voxels: np.ndarray, affine: np.ndarray) -> Any:
+    """An image in scanner space and millimetres; a quaternion cannot hold shear, so a sheared one has none."""
+    image = nib.Nifti1Image(voxels, affine)
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    is_sheared = not np.allclose(axes.T @ axes, np.eye(3), atol=1e-5)
+    image.set_sform(affine, code="scanner")
+    image.set_qform(None if is_sheared else affine, code="unknown" if is_sheared else "scanner")
+    image.header.set_xyzt_units("mm")
+    return image
+
+
+def _drop_trailing_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    return tuple(shape)
