@@ -285,6 +285,33 @@ def evaluate(
 
 
 @main.command()
+@click.argument("mask", type=click.Path(path_type=Path))
+@OUT
+@click.option("--image", type=click.Path(path_type=Path), help="The mask's CT, in any format.")
+@click.option("--probabilities", type=click.Path(path_type=Path), help="Folder of <case_id>_tumor.nii.gz.")
+@SERIES
+@click.option("--overwrite", is_flag=True, help="Replace findings that are there.")
+@JSON
+def report(
+    mask: Path,
+    out: Path,
+    image: Path | None,
+    probabilities: Path | None,
+    series: str | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Measure the liver and every lesion of a mask, ours or not: volumes, diameters, place, brightness."""
+    from liver_monai.report.mask import report_mask
+
+    found = report_mask(
+        mask, out=out, image=image, probabilities=probabilities, series=series, overwrite=overwrite, say=_say
+    )
+    if as_json:
+        _print_json(found)
+
+
+@main.command()
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
 @SERIES
