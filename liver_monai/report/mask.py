@@ -14,10 +14,11 @@ from liver_monai.errors import InputError
 from liver_monai.io.dicom import only_volume
 from liver_monai.io.files import whole_file, write_json
 from liver_monai.io.probabilities import probability_file, read_probabilities
-from liver_monai.io.record import write_record
+from liver_monai.io.record import provenance, write_record
 from liver_monai.io.tables import write_table
 from liver_monai.io.volumes import Source, is_volume_file, read_mask, read_volume, require_same_grid, strip_suffix
 from liver_monai.report.findings import LESION_COLUMNS, Findings
+from liver_monai.report.mask_page import write_mask_page
 from liver_monai.report.measurement import find_findings
 
 
@@ -73,7 +74,7 @@ def report_mask(
     overwrite: bool = False,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Write the findings of a mask to a folder; returns what ``findings.json`` holds.
+    """Write the findings of a mask and a page with pictures to a folder; returns what ``findings.json`` holds.
 
     Raises:
         InputError: as ``findings``, or the folder holds findings already.
@@ -82,8 +83,18 @@ def report_mask(
         raise InputError(f"{out}: holds findings already; give --overwrite or another -o")
     scan = read_scan(mask, image=image, probabilities=probabilities, series=series)
     found = scan.findings()
-    write_record(out / "record.json", inputs=[each if not isinstance(each, str) else Path(each) for each in scan.files])
-    say(found.to_text())
+    inputs = [Path(each) if isinstance(each, str) else each for each in scan.files]
+    record = write_record(out / "record.json", inputs=inputs)
+    write_mask_page(
+        out / "report.html",
+        case_id=scan.case_id,
+        found=found,
+        mask=scan.mask,
+        affine=scan.affine,
+        image=scan.image,
+        provenance=provenance(record),
+    )
+    say(f"{found.to_text()}\nreport: {out / 'report.html'}")
     return write_findings(found, out, case_id=scan.case_id)
 
 

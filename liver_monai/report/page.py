@@ -1,4 +1,6 @@
-"""A report as one HTML file: it opens offline, asks nobody for anything, runs no script, and prints on A4.
+"""A report as one HTML file: it opens offline, asks nobody for anything, and prints on A4.
+
+Only a page with a viewer runs a script: the one that its content security policy names by its hash.
 
 Its tables can be written as Markdown, too.
 """
@@ -6,12 +8,14 @@ Its tables can be written as Markdown, too.
 from __future__ import annotations
 
 import base64
+import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, StrictUndefined, Template
 
@@ -60,11 +64,15 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class CasePanel:
-    """One case: its contact sheet as PNG, and facts as label -> text such as ``{"liver": "1520 mL"}``."""
+    """One case: its contact sheet as PNG, and facts as label -> text such as ``{"liver": "1520 mL"}``.
+
+    ``alt`` says what is to be seen, where that is not axial slices with the outlines of a case.
+    """
 
     case_id: str
     picture_png: bytes
     facts: Mapping[str, str]
+    alt: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +94,7 @@ class CaseRow:
     remarks: Sequence[Remark]
 
 
-def write_page(
+def write_page(  # noqa: PLR0913  # the parts of a page
     path: Path,
     *,
     title: str,
@@ -94,7 +102,9 @@ def write_page(
     tables: Sequence[Table],
     figures: Sequence[Figure],
     panels: Sequence[CasePanel],
+    panels_title: str = "Case by case",
     rows: Sequence[CaseRow] = (),
+    viewer: Mapping[str, Any] | None = None,
     provenance: Mapping[str, str],
 ) -> None:
     """Write the report to ``path``, whole or not at all.
@@ -102,6 +112,7 @@ def write_page(
     Args:
         summary: label and value of the cards at the top.
         panels, rows: cases on large pictures, or on small ones beside what is said of them.
+        viewer: slices to look through, from ``report.viewer``; tables can be sorted, then.
         provenance: what the report was made from and with: versions, seeds, hashes, configuration.
     """
     html = _template().render(
@@ -110,6 +121,8 @@ def write_page(
         tables=[_TableView.of(table) for table in tables],
         figures=[(figure, _data_uri(figure.png)) for figure in figures],
         panels=[(panel, _data_uri(panel.picture_png), _panel_alt(panel)) for panel in panels],
+        panels_title=panels_title,
+        viewer=None if viewer is None else _Script.of(viewer),
         rows=[(row, None if row.picture_jpeg is None else _data_uri(row.picture_jpeg, "jpeg")) for row in rows],
         provenance=provenance,
     )
@@ -146,8 +159,25 @@ def _data_uri(picture: bytes, kind: str = "png") -> str:
 
 
 def _panel_alt(panel: CasePanel) -> str:
+    if panel.alt:
+        return panel.alt
     facts = "; ".join(f"{label}: {text}" for label, text in panel.facts.items())
     return f"Axial CT slices of {panel.case_id} with the outlines of liver and tumours. {facts}".strip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Script:
+    """What a viewer needs in the page: its code with the hash that permits it, and its data."""
+
+    code: str
+    sha256: str
+    data: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, viewer: Mapping[str, Any]) -> _Script:
+        code = files("liver_monai.report").joinpath("viewer.js").read_text(encoding="utf-8")
+        digest = hashlib.sha256(code.encode("utf-8")).digest()
+        return cls(code=code, sha256=base64.b64encode(digest).decode("ascii"), data=viewer)
 
 
 @dataclass(frozen=True, kw_only=True)
