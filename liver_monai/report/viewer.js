@@ -12,8 +12,9 @@ function startViewer(root, data) {
   pixels.width = width;
   pixels.height = height;
   const paper = pixels.getContext("2d", { willReadFrequently: true });
-  const scale = Math.min(3, Math.max(1, Math.round(900 / width)));
-  canvas.width = width * scale;
+  root.hidden = false;
+  const scale = Math.min(3, Math.max(1, (canvas.clientWidth * window.devicePixelRatio) / width));
+  canvas.width = Math.round(width * scale);
   canvas.height = Math.round(height * data.aspect * scale);
   canvas.style.aspectRatio = `${canvas.width} / ${canvas.height}`;
   slider.max = data.slices.length - 1;
@@ -143,7 +144,6 @@ function startViewer(root, data) {
   jump.closest("label").hidden = !data.lesions.length;
   window_.closest("label").hidden = !data.hasCt;
   slider.value = data.lesions.length ? data.lesions[0].slice : Math.floor(data.slices.length / 2);
-  root.hidden = false;
   return show();
 }
 
@@ -158,7 +158,7 @@ function makeSortable(table) {
   };
   const before = (a, b) => {
     if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1; // what is missing comes last
-    return typeof a === "number" ? a - b : a.localeCompare(b);
+    return typeof a === "number" ? a - b : a.localeCompare(b, "en", { numeric: true });
   };
   heads.forEach((head, column) => {
     const button = document.createElement("button");

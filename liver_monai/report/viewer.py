@@ -107,5 +107,5 @@ def _labels(plane: np.ndarray) -> str:
     if not plane.any():
         return ""
     buffer = io.BytesIO()
-    imsave(buffer, _picture(plane * np.uint8(LABEL_STEP)), format="png", pil_kwargs={"optimize": True})
+    imsave(buffer, _picture(plane * np.uint8(LABEL_STEP)), format="png", pil_kwargs={"compress_level": 4})
     return base64.b64encode(buffer.getvalue()).decode("ascii")
