@@ -81,12 +81,13 @@ def check_cohort(
     return summary
 
 
-def predict_cohort(
+def predict_cohort(  # noqa: PLR0913  # what the command takes
     paths: Sequence[Path],
     *,
     bundle: str | Path,
     out: Path,
     device: str = "auto",
+    runtime: str = "auto",
     series: str | None = None,
     report: bool = False,
     resume: bool = False,
@@ -100,7 +101,7 @@ def predict_cohort(
     cases = find_images(paths, series=series)
     results: list[Prediction] = []
     rows: list[dict[str, Any]] = []
-    stream = predict(cases, bundle=bundle, out=out, device=device, resume=resume, overwrite=overwrite)
+    stream = predict(cases, bundle=bundle, out=out, device=device, runtime=runtime, resume=resume, overwrite=overwrite)
     for result in tqdm(stream, total=len(cases), desc="predicting", unit="case", disable=None):
         results.append(result)
         rows.append(_prediction_row(result))

@@ -78,7 +78,7 @@ def model_of(spec, network, **options):
         network=network,
         preprocessing=preprocessing(spec),
         inferer=SlabInferer(spec, **options),
-        postprocessing=postprocessing(output_dir=None),
+        postprocessing=postprocessing(output_dir=None, largest_component=False, fill_holes=False),
         device=torch.device("cpu"),
     )
 

@@ -12,7 +12,9 @@ from monai.transforms import Randomizable
 from torch.utils.data import Dataset, DistributedSampler
 
 from liver_monai.data.cases import Case
+from liver_monai.data.slabs import slab_indices
 from liver_monai.data.store import StoredCase, build_store, process_rank
+from liver_monai.data.synthetic_tumors import RandLiverTumord
 from liver_monai.data.transforms import augmentation
 from liver_monai.errors import InputError
 from liver_monai.spec import LIVER, TUMOR, ModelSpec
@@ -38,6 +40,8 @@ class SlabDataset(Dataset[dict[str, torch.Tensor]]):
         transform: applied to each slab; by default ``augmentation(spec)``.
         seed: another seed gives other slabs.
         centres: case_id -> slices that a slab may be centred on, at least one a case; ``None``: all.
+        synthetic_tumors: draws tumours into slabs; then a slab that should be centred on a tumour is centred on the
+            liver where the case has none.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class SlabDataset(Dataset[dict[str, torch.Tensor]]):
         transform: Callable[[Any], Any] | None = None,
         seed: int = 0,
         centres: Mapping[str, Sequence[int]] | None = None,
+        synthetic_tumors: RandLiverTumord | None = None,
     ) -> None:
         self.spec = spec
         self.cases = build_store(data, spec=spec, folder=folder)
@@ -57,6 +62,7 @@ class SlabDataset(Dataset[dict[str, torch.Tensor]]):
         self.n_samples = n_samples
         self.seed = seed
         self.centres = centres
+        self.synthetic_tumors = synthetic_tumors if synthetic_tumors is not None and synthetic_tumors.prob > 0 else None
 
     def __len__(self) -> int:
         return self.n_samples
@@ -64,16 +70,44 @@ class SlabDataset(Dataset[dict[str, torch.Tensor]]):
     def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng([self.seed, number])
         case = self.cases[rng.integers(len(self.cases))]
-        value, z = _draw_slice(rng, case, centres=None if self.centres is None else self.centres[case.case_id])
+        value = self._draw_class(rng, case)
+        centres = None if self.centres is None else self.centres[case.case_id]
+        value, z = _draw_slice(rng, case, value=value, centres=centres)
         label = case.label(z, z + 1)[0]
         corner = _draw_corner(rng, label, value=value, roi_size=self.spec.roi_size)
         slices = case.slab(z, slab_size=self.spec.slab_size)
-        slab = np.stack([_crop(plane, corner, self.spec.roi_size, fill=AIR_HU) for plane in slices])
-        label = _crop(label, corner, self.spec.roi_size, fill=0)
+        slab = self._crop(slices, corner, fill=AIR_HU).astype(np.float32)
+        labels = self._crop(label[None], corner, fill=0)
+        if self.synthetic_tumors is not None:
+            self.synthetic_tumors.set_random_state(seed=int(rng.integers(2**32)))
+            slab, labels = self._with_tumors(self.synthetic_tumors, slab, case, z, corner)
         if isinstance(self.transform, Randomizable):
             self.transform.set_random_state(seed=int(rng.integers(2**32)))
-        item: dict[str, torch.Tensor] = self.transform({"image": slab.astype(np.float32), "label": label[None]})
+        item: dict[str, torch.Tensor] = self.transform({"image": slab, "label": labels})
         return item
+
+    def _draw_class(self, rng: np.random.Generator, case: StoredCase) -> int | None:
+        """What to centre on."""
+        value = list(CENTRED_ON)[rng.choice(len(CENTRED_ON), p=list(CENTRED_ON.values()))]
+        is_to_draw = self.synthetic_tumors is not None and len(case.slices_with[TUMOR]) == 0
+        return LIVER if value == TUMOR and is_to_draw else value
+
+    def _with_tumors(
+        self, tumors: RandLiverTumord, slab: np.ndarray, case: StoredCase, z: int, corner: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A cropped slab with synthetic tumours, and the label ``(1, H, W)`` of its centre slice.
+
+        They are drawn as if the slab had slices beyond the ends of the CT, too. There the first or last slice stands
+        in for them, with the tumours that it has.
+        """
+        margin = self.spec.slab_size // 2
+        slices = slab_indices(z, n_slices=case.shape[0], slab_size=self.spec.slab_size)
+        label = case.label(slices[0], slices[-1] + 1)[[index - slices[0] for index in slices]]
+        drawn = tumors({"image": slab, "label": self._crop(label, corner, fill=0)})
+        return drawn["image"][[index - (z - margin) for index in slices]], drawn["label"][margin : margin + 1]
+
+    def _crop(self, slices: np.ndarray, corner: tuple[int, int], *, fill: int) -> np.ndarray:
+        return np.stack([_crop(plane, corner, self.spec.roi_size, fill=fill) for plane in slices])
 
 
 class DrawSampler(DistributedSampler[int]):
@@ -103,9 +137,10 @@ class DrawSampler(DistributedSampler[int]):
         return (self.epoch * self.n_samples + index for index in super().__iter__())
 
 
-def _draw_slice(rng: np.random.Generator, case: StoredCase, *, centres: Sequence[int] | None) -> tuple[int | None, int]:
+def _draw_slice(
+    rng: np.random.Generator, case: StoredCase, *, value: int | None, centres: Sequence[int] | None
+) -> tuple[int | None, int]:
     """The class to centre on and a slice that holds it; where the case lacks the class, any slice."""
-    value = list(CENTRED_ON)[rng.choice(len(CENTRED_ON), p=list(CENTRED_ON.values()))]
     slices = case.slices_with[value] if value is not None else ()
     if centres is not None:
         slices = np.intersect1d(slices, centres)

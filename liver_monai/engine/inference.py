@@ -17,6 +17,7 @@ from monai.data.utils import collate_meta_tensor_fn
 from liver_monai.data.cases import Case
 from liver_monai.engine.device import find_device, keep_freed_memory
 from liver_monai.engine.postprocess import mask_path
+from liver_monai.engine.runtime import choose_runtime
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.volumes import Source, read_mask
 from liver_monai.model.bundle import find_bundle, read_config, read_spec, refusing_values
@@ -32,7 +33,7 @@ class Model:
     """A trained bundle, ready to segment: its parts are those its ``inference.json`` declares."""
 
     spec: ModelSpec
-    network: torch.nn.Module
+    network: Callable[[torch.Tensor], torch.Tensor]
     preprocessing: Callable[[dict[str, Any]], dict[str, Any]]
     inferer: Callable[..., MetaTensor]
     postprocessing: Callable[[dict[str, Any]], dict[str, Any]]
@@ -70,12 +71,15 @@ class Prediction:
         return "kept" if self.is_kept else "done"
 
 
-def load_model(bundle: str | Path, *, device: str = "auto", output_dir: Path | None = None) -> Model:
+def load_model(
+    bundle: str | Path, *, device: str = "auto", runtime: str = "auto", output_dir: Path | None = None
+) -> Model:
     """Build the network of a trained bundle and load its weights.
 
     Args:
         bundle: a run's folder.
         device: ``"auto"``, or torch's name of a device.
+        runtime: ``"auto"``, ``"torch"`` or ``"onnx"``, as ``choose_runtime`` takes them.
         output_dir: where ``Model.segment`` writes masks; ``None`` writes none.
 
     Raises:
@@ -95,7 +99,9 @@ def load_model(bundle: str | Path, *, device: str = "auto", output_dir: Path | N
     preprocessing, inferer, postprocessing = transforms
     return Model(
         spec=spec,
-        network=network.to(target).eval(),
+        network=choose_runtime(
+            network.eval(), weights=Path(weights), slab_size=spec.slab_size, device=target, runtime=runtime
+        ),
         preprocessing=preprocessing,
         inferer=inferer,
         postprocessing=postprocessing,
@@ -119,6 +125,7 @@ def predict(
     bundle: str | Path,
     out: str | Path,
     device: str = "auto",
+    runtime: str = "auto",
     overwrite: bool = False,
     resume: bool = False,
 ) -> Iterator[Prediction]:
@@ -129,6 +136,7 @@ def predict(
         bundle: a run's folder.
         out: where the masks go, named like their CTs.
         device: ``"auto"``, or torch's name of a device.
+        runtime: ``"auto"``, ``"torch"`` or ``"onnx"``, as ``choose_runtime`` takes them.
         overwrite: replace masks that are there.
         resume: keep masks that are there and go on with the others.
 
@@ -143,7 +151,7 @@ def predict(
         raise InputError(
             f"{present[0]}: is there already ({len(present)} of {len(masks)}); give --overwrite or --resume"
         )
-    model = load_model(bundle, device=device, output_dir=output_dir)
+    model = load_model(bundle, device=device, runtime=runtime, output_dir=output_dir)
     for case, mask in zip(cases, masks, strict=True):
         is_kept = resume and not overwrite and mask.exists()
         yield _keep_case(case, mask) if is_kept else _predict_case(model, case, mask)

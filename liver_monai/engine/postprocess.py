@@ -7,12 +7,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import Compose, MapTransform, SaveImaged
 
+from liver_monai.engine.cleaning import clean_mask
 from liver_monai.errors import InputError
 from liver_monai.io.masks import write_mask
 from liver_monai.io.volumes import Source, strip_suffix
+
+
+class CleanMaskd(MapTransform):  # type: ignore[misc]  # MONAI is untyped
+    """``clean_mask`` for dictionaries of ``(1, X, Y, Z)`` masks; ``rules`` are its keyword arguments."""
+
+    def __init__(self, keys: KeysCollection, **rules: Any) -> None:
+        super().__init__(keys)
+        self.rules = rules
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Clean every key."""
+        return {**data, **{key: self._clean(data[key]) for key in self.key_iterator(data)}}
+
+    def _clean(self, mask: MetaTensor) -> MetaTensor:
+        voxel_mm3 = abs(float(np.linalg.det(np.asarray(mask.affine)[:3, :3])))
+        cleaned = clean_mask(mask[0].cpu().numpy(), voxel_mm3=voxel_mm3, **self.rules)
+        return MetaTensor(torch.from_numpy(cleaned)[None], meta=mask.meta)
 
 
 class SaveImageMaskd(SaveImaged):  # type: ignore[misc]  # MONAI is untyped
@@ -48,6 +68,7 @@ def mask_path(ct: Source, output_dir: Path) -> Path:
     return path
 
 
-def postprocessing(*, output_dir: str | Path | None) -> Compose:
-    """Save the mask under ``pred`` to ``output_dir``, or pass it on where that is ``None``."""
-    return Compose([] if output_dir is None else [SaveImageMaskd("pred", output_dir=output_dir)])
+def postprocessing(*, output_dir: str | Path | None, **rules: Any) -> Compose:
+    """Clean the mask under ``pred`` by ``clean_mask``'s rules and save it to ``output_dir``, if one is given."""
+    save = [] if output_dir is None else [SaveImageMaskd("pred", output_dir=output_dir)]
+    return Compose([CleanMaskd("pred", **rules), *save])

@@ -10,13 +10,14 @@ import torch.nn.functional as F
 
 from liver_monai.data.slabs import slab_view
 from liver_monai.data.store import StoredCase
+from liver_monai.model.export import Logits
 from liver_monai.spec import OUTPUT_STRIDE, ModelSpec
 
 SLABS_A_PASS = 4
 """As many as the shipped bundles take in prediction."""
 
 
-def slice_losses(network: torch.nn.Module, case: StoredCase, *, spec: ModelSpec, device: torch.device) -> list[float]:
+def slice_losses(network: Logits, case: StoredCase, *, spec: ModelSpec, device: torch.device) -> list[float]:
     """Mean cross-entropy (nats a pixel) of background and liver, on the model grid, in order of the slices.
 
     As in protocol ``seed`` the tumour is merged into the liver, and only the slices count whose reference holds both
@@ -44,7 +45,7 @@ def _windowed(case: StoredCase, spec: ModelSpec) -> torch.Tensor:
     return ((image - low) / (high - low)).clamp(0, 1).permute(1, 2, 0)
 
 
-def _losses(network: torch.nn.Module, slabs: torch.Tensor, is_liver: torch.Tensor) -> Iterator[float]:
+def _losses(network: Logits, slabs: torch.Tensor, is_liver: torch.Tensor) -> Iterator[float]:
     height, width = slabs.shape[2:]
     with torch.inference_mode():
         padded = F.pad(slabs, (0, -width % OUTPUT_STRIDE, 0, -height % OUTPUT_STRIDE))
