@@ -212,7 +212,7 @@ def train(  # noqa: PLR0913  # its options
     help="onnx: about twice as fast on a CPU; made once, beside the weights. auto: onnx where it was made.",
 )
 @SERIES
-@click.option("--report", is_flag=True, help="Write report.html with pictures.")
+@click.option("--report", is_flag=True, help="Write report.html, and the findings of each case.")
 @click.option("--resume", is_flag=True, help="Keep the masks that are there and go on with the others.")
 @click.option("--overwrite", is_flag=True, help="Replace the masks that are there.")
 @JSON

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,20 +82,10 @@ def report_mask(
     if (out / "findings.json").exists() and not overwrite:
         raise InputError(f"{out}: holds findings already; give --overwrite or another -o")
     scan = read_scan(mask, image=image, probabilities=probabilities, series=series)
-    found = scan.findings()
     inputs = [Path(each) if isinstance(each, str) else each for each in scan.files]
-    record = write_record(out / "record.json", inputs=inputs)
-    write_mask_page(
-        out / "report.html",
-        case_id=scan.case_id,
-        found=found,
-        mask=scan.mask,
-        affine=scan.affine,
-        image=scan.image,
-        provenance=provenance(record),
-    )
+    found = write_scan(scan, out, provenance=provenance(write_record(out / "record.json", inputs=inputs)))
     say(f"{found.to_text()}\nreport: {out / 'report.html'}")
-    return write_findings(found, out, case_id=scan.case_id)
+    return _content(found, scan.case_id)
 
 
 def read_scan(
@@ -120,15 +110,28 @@ def read_scan(
     )
 
 
-def write_findings(found: Findings, out: Path, *, case_id: str) -> dict[str, Any]:
-    """``findings.csv``, ``findings.txt`` and, last, ``findings.json``, whose content comes back."""
+def write_scan(scan: MaskedScan, out: Path, *, provenance: Mapping[str, str]) -> Findings:
+    """Measure a scan; write ``report.html``, ``findings.csv``, ``findings.txt`` and, last, ``findings.json``."""
+    found = scan.findings()
+    write_mask_page(
+        out / "report.html",
+        case_id=scan.case_id,
+        found=found,
+        mask=scan.mask,
+        affine=scan.affine,
+        image=scan.image,
+        provenance=provenance,
+    )
     rows = [[value(lesion) for value in LESION_COLUMNS.values()] for lesion in found.lesions]
     write_table(out / "findings.csv", rows, columns=list(LESION_COLUMNS))
     with whole_file(out / "findings.txt") as temporary:
         temporary.write_text(f"{found.to_text()}\n", encoding="utf-8")
-    content = {"case_id": case_id, **found.to_json()}
-    write_json(out / "findings.json", content)
-    return content
+    write_json(out / "findings.json", _content(found, scan.case_id))
+    return found
+
+
+def _content(found: Findings, case_id: str) -> dict[str, Any]:
+    return {"case_id": case_id, **found.to_json()}
 
 
 def _chosen(image: Source, series: str | None) -> Source:

@@ -59,6 +59,7 @@ def write_mask_page(
         figures=histogram,
         panels=_panels(view, found, draw_overlays(shown, {"mask": mask}, affine=affine)),
         panels_title="Pictures",
+        is_sortable=True,
         viewer=build_viewer(view, found.lesions, numbers=_stored_numbers(affine, view), has_ct=image is not None),
         provenance=provenance,
     )

@@ -1,6 +1,6 @@
 """A report as one HTML file: it opens offline, asks nobody for anything, and prints on A4.
 
-Only a page with a viewer runs a script: the one that its content security policy names by its hash.
+Where tables can be sorted or slices looked through, the content security policy names each script by its hash.
 
 Its tables can be written as Markdown, too.
 """
@@ -12,10 +12,11 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, StrictUndefined, Template
 
@@ -37,6 +38,7 @@ class Table:
     Args:
         rows: one cell a column; ``None`` and NaN are shown as missing, floats with the decimals their column needs.
         note: how the numbers came about, shown below the table.
+        links: name of a row -> file beside the page that tells more of it.
 
     Raises:
         ValueError: a row has not one cell a column.
@@ -46,6 +48,7 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     note: str = ""
+    links: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -104,6 +107,7 @@ def write_page(  # noqa: PLR0913  # the parts of a page
     panels: Sequence[CasePanel],
     panels_title: str = "Case by case",
     rows: Sequence[CaseRow] = (),
+    is_sortable: bool = False,
     viewer: Mapping[str, Any] | None = None,
     provenance: Mapping[str, str],
 ) -> None:
@@ -112,7 +116,8 @@ def write_page(  # noqa: PLR0913  # the parts of a page
     Args:
         summary: label and value of the cards at the top.
         panels, rows: cases on large pictures, or on small ones beside what is said of them.
-        viewer: slices to look through, from ``report.viewer``; tables can be sorted, then.
+        is_sortable: whether a click on a head sorts its table.
+        viewer: slices to look through, from ``report.viewer``.
         provenance: what the report was made from and with: versions, seeds, hashes, configuration.
     """
     html = _template().render(
@@ -122,7 +127,8 @@ def write_page(  # noqa: PLR0913  # the parts of a page
         figures=[(figure, _data_uri(figure.png)) for figure in figures],
         panels=[(panel, _data_uri(panel.picture_png), _panel_alt(panel)) for panel in panels],
         panels_title=panels_title,
-        viewer=None if viewer is None else _Script.of(viewer),
+        scripts=[*([_Script.of("sort.js")] if is_sortable else []), *([_Script.of("viewer.js")] if viewer else [])],
+        viewer=viewer,
         rows=[(row, None if row.picture_jpeg is None else _data_uri(row.picture_jpeg, "jpeg")) for row in rows],
         provenance=provenance,
     )
@@ -167,17 +173,16 @@ def _panel_alt(panel: CasePanel) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Script:
-    """What a viewer needs in the page: its code with the hash that permits it, and its data."""
+    """A script of the package with the hash that permits it."""
 
     code: str
     sha256: str
-    data: Mapping[str, Any]
 
     @classmethod
-    def of(cls, viewer: Mapping[str, Any]) -> _Script:
-        code = files("liver_monai.report").joinpath("viewer.js").read_text(encoding="utf-8")
+    def of(cls, name: str) -> _Script:
+        code = files("liver_monai.report").joinpath(name).read_text(encoding="utf-8")
         digest = hashlib.sha256(code.encode("utf-8")).digest()
-        return cls(code=code, sha256=base64.b64encode(digest).decode("ascii"), data=viewer)
+        return cls(code=code, sha256=base64.b64encode(digest).decode("ascii"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +193,7 @@ class _TableView:
     note: str
     columns: list[tuple[str, bool]]
     rows: list[list[str]]
+    links: Mapping[str, str]
 
     @classmethod
     def of(cls, table: Table) -> _TableView:
@@ -199,6 +205,7 @@ class _TableView:
             note=table.note,
             columns=list(zip(table.columns, is_number, strict=True)),
             rows=[[column[index] for column in texts] for index in range(len(table.rows))],
+            links={row: quote(file) for row, file in table.links.items()},
         )
 
 
