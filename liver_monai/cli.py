@@ -299,6 +299,7 @@ def evaluate(
 @click.option("--image", type=click.Path(path_type=Path), help="The mask's CT, in any format.")
 @click.option("--probabilities", type=click.Path(path_type=Path), help="Folder of <case_id>_tumor.nii.gz.")
 @SERIES
+@click.option("--to", type=click.Choice(["dicom-seg"]), help="Write the mask in this format, too; --image is DICOM.")
 @click.option("--overwrite", is_flag=True, help="Replace findings that are there.")
 @JSON
 def report(
@@ -307,6 +308,7 @@ def report(
     image: Path | None,
     probabilities: Path | None,
     series: str | None,
+    to: str | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -314,7 +316,14 @@ def report(
     from liver_monai.report.mask import report_mask
 
     found = report_mask(
-        mask, out=out, image=image, probabilities=probabilities, series=series, overwrite=overwrite, say=_say
+        mask,
+        out=out,
+        image=image,
+        probabilities=probabilities,
+        series=series,
+        to=to,
+        overwrite=overwrite,
+        say=_say,
     )
     if as_json:
         _print_json(found)

@@ -15,6 +15,9 @@ from typing import Any
 
 Point = tuple[float, float, float]
 
+MAX_LINES = 20
+"""Of text for people; a degenerate mask may hold thousands of specks, and CSV and JSON have them all."""
+
 SUMMED = (2, 5)
 """RECIST 1.1 follows two lesions an organ at the most, and five in all."""
 SUM_RULE = (
@@ -97,10 +100,12 @@ class Findings:
         return dict(json.loads(json.dumps({**asdict(self), **sums})))
 
     def to_text(self) -> str:
-        """A line for the liver, one a lesion, and the sums."""
+        """A line for the liver, one for each of the largest lesions, and the sums."""
         burden = "" if self.burden is None else f", {100 * self.burden:.1f} % of it"
         lines = [f"liver {self.liver_ml:.0f} mL; {_count(len(self.lesions))} of {self.tumor_ml:.1f} mL{burden}"]
-        lines += [_describe(lesion) for lesion in self.lesions]
+        lines += [_describe(lesion) for lesion in self.lesions[:MAX_LINES]]
+        if len(self.lesions) > MAX_LINES:
+            lines.append(f"  and {len(self.lesions) - MAX_LINES} smaller ones")
         if self.lesions:
             sums = ", ".join(f"{self.sum_of_diameters_mm(at_most=n):.0f} mm ({n} largest)" for n in SUMMED)
             lines.append(f"sum of longest diameters {sums}; RECIST-like, not a clinical assessment")

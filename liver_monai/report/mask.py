@@ -11,7 +11,7 @@ import numpy as np
 from monai.data import MetaTensor
 
 from liver_monai.errors import InputError
-from liver_monai.io.dicom import only_volume
+from liver_monai.io.dicom import DicomVolume, only_volume
 from liver_monai.io.files import whole_file, write_json
 from liver_monai.io.probabilities import probability_file, read_probabilities
 from liver_monai.io.record import provenance, write_record
@@ -32,7 +32,8 @@ class MaskedScan:
         affine: voxels to millimetres in RAS+ world space, ``(4, 4)``.
         image: the CT in HU.
         probabilities: of tumour, 0 to 1, or uint8 where 255 stands for 1.
-        files: what it was read from.
+        ct: what the image was read from.
+        files: all that it was read from.
     """
 
     case_id: str
@@ -40,6 +41,7 @@ class MaskedScan:
     affine: np.ndarray
     image: np.ndarray | None
     probabilities: np.ndarray | None
+    ct: Source | None
     files: tuple[Source, ...]
 
     def findings(self) -> Findings:
@@ -71,17 +73,23 @@ def report_mask(
     image: Source | None = None,
     probabilities: Path | None = None,
     series: str | None = None,
+    to: str | None = None,
     overwrite: bool = False,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Write the findings of a mask and a page with pictures to a folder; returns what ``findings.json`` holds.
 
+    Args:
+        to: ``"dicom-seg"`` writes the mask as ``<case_id>.dcm``, too; its CT must be DICOM.
+
     Raises:
-        InputError: as ``findings``, or the folder holds findings already.
+        InputError: as ``findings``, the folder holds findings already, or a CT that no DICOM can refer to.
     """
     if (out / "findings.json").exists() and not overwrite:
         raise InputError(f"{out}: holds findings already; give --overwrite or another -o")
     scan = read_scan(mask, image=image, probabilities=probabilities, series=series)
+    if to == "dicom-seg":
+        _write_segmentation(scan, out / f"{scan.case_id}.dcm")
     inputs = [Path(each) if isinstance(each, str) else each for each in scan.files]
     found = write_scan(scan, out, provenance=provenance(write_record(out / "record.json", inputs=inputs)))
     say(f"{found.to_text()}\nreport: {out / 'report.html'}")
@@ -92,7 +100,8 @@ def read_scan(
     mask: str | Path, *, image: Source | None = None, probabilities: Path | None = None, series: str | None = None
 ) -> MaskedScan:
     """Read a mask and what belongs to it; arguments and errors are those of ``findings``."""
-    ct = None if image is None else read_volume(_chosen(image, series))
+    source = None if image is None else _chosen(image, series)
+    ct = None if source is None else read_volume(source)
     labels = read_mask(mask, grid=ct)
     case_id = strip_suffix(Path(mask).name)
     tumor_map = None if probabilities is None else probability_file(probabilities, case_id, "tumor")
@@ -106,7 +115,8 @@ def read_scan(
         affine=np.asarray(labels.affine, dtype=np.float64),
         image=_array(ct),
         probabilities=_array(maps),
-        files=tuple(each for each in (Path(mask), image, tumor_map) if each is not None),
+        ct=source,
+        files=tuple(each for each in (Path(mask), source, tumor_map) if each is not None),
     )
 
 
@@ -135,11 +145,24 @@ def _content(found: Findings, case_id: str) -> dict[str, Any]:
 
 
 def _chosen(image: Source, series: str | None) -> Source:
-    if series is None:
+    """A file, or the one DICOM volume of a path."""
+    if isinstance(image, DicomVolume):
         return image
-    if not isinstance(image, (str, Path)) or is_volume_file(Path(image)):
+    path = Path(image).expanduser()
+    is_dicom = path.exists() and not is_volume_file(path)
+    if series is not None and not is_dicom:
         raise InputError(f"--series {series}: is for DICOM, and {image} is not")
-    return only_volume(image, series=series)
+    return only_volume(path, series=series) if is_dicom else path
+
+
+def _write_segmentation(scan: MaskedScan, path: Path) -> None:
+    from liver_monai.io.dicom.writer import write_segmentation  # here: highdicom takes a second
+
+    if not isinstance(scan.ct, DicomVolume):
+        raise InputError(
+            f"--to dicom-seg: refers to the DICOM series of a CT, and --image is {scan.ct}; give that series"
+        )
+    write_segmentation(scan.mask, path, ct=scan.ct)
 
 
 def _array(volume: MetaTensor | None) -> np.ndarray | None:

@@ -60,7 +60,9 @@ def write_mask_page(
         panels=_panels(view, found, draw_overlays(shown, {"mask": mask}, affine=affine)),
         panels_title="Pictures",
         is_sortable=True,
-        viewer=build_viewer(view, found.lesions, numbers=_stored_numbers(affine, view), has_ct=image is not None),
+        viewer=build_viewer(
+            view, found.lesions[:MAX_ROWS], numbers=_stored_numbers(affine, view), has_ct=image is not None
+        ),
         provenance=provenance,
     )
 
