@@ -21,6 +21,16 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 OUT = click.option("-o", "--out", type=FOLDER, required=True, help="Folder for the results.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
 SERIES = click.option("--series", metavar="UID|N", help="Of DICOM: UID of a series, its beginning, or its number.")
+EXCLUDES = click.option(
+    "--excludes",
+    type=click.Path(path_type=Path),
+    help="CSV: case_id, reason.  [default: excludes.csv beside the data]",
+)
+SPACING_OVERRIDES = click.option(
+    "--spacing-overrides",
+    type=click.Path(path_type=Path),
+    help="CSV: case_id, x, y, z in mm, where headers lie.  [default: spacing_overrides.csv beside the data]",
+)
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 
 
@@ -81,7 +91,9 @@ def synth(out: Path, cases: int, shape: str, seed: int) -> None:
 @main.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH [PATH2]", type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=FOLDER, help="Folder for report.html, findings.csv and check.json.")
-@click.option("--excludes", type=click.Path(path_type=Path), help="CSV with the columns case_id and reason.")
+@EXCLUDES
+@SPACING_OVERRIDES
+@click.option("--folds", type=click.Path(path_type=Path), help="CSV: case_id, fold.  [default: folds.csv in PATH]")
 @click.option("--jobs", type=FROM_1, help="Cases at a time.  [default: by cores and cases]")
 @click.option("--resume", is_flag=True, help="Keep what -o holds of cases whose files have not changed.")
 @click.option("--overwrite", is_flag=True, help="Replace a check that is there.")
@@ -90,6 +102,8 @@ def check(
     paths: Sequence[Path],
     out: Path | None,
     excludes: Path | None,
+    spacing_overrides: Path | None,
+    folds: Path | None,
     jobs: int | None,
     resume: bool,
     overwrite: bool,
@@ -103,7 +117,17 @@ def check(
 
     if len(paths) > 2:
         raise click.UsageError(f"{len(paths)} paths were given; give one, or two to compare")
-    summary = check_cohort(paths, out=out, excludes=excludes, jobs=jobs, resume=resume, overwrite=overwrite, say=_say)
+    summary = check_cohort(
+        paths,
+        out=out,
+        excludes=excludes,
+        spacing_overrides=spacing_overrides,
+        folds=folds,
+        jobs=jobs,
+        resume=resume,
+        overwrite=overwrite,
+        say=_say,
+    )
     if as_json:
         _print_json(summary)
     if summary["worst"] == "error":
@@ -114,14 +138,8 @@ def check(
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=FOLDER, required=True, help="Folder of the store.")
 @click.option("--bundle", default="mobilenet", show_default=True, help="Whose grid; bundles of one grid share a store.")
-@click.option(
-    "--excludes", type=click.Path(path_type=Path), help="CSV: case_id, reason.  [default: excludes.csv in DATA]"
-)
-@click.option(
-    "--spacing-overrides",
-    type=click.Path(path_type=Path),
-    help="CSV: case_id, x, y, z in mm, where headers lie.  [default: spacing_overrides.csv in DATA]",
-)
+@EXCLUDES
+@SPACING_OVERRIDES
 @click.option("--jobs", type=FROM_1, help="Cases at a time.  [default: by cores and cases]")
 @click.option("--seed", type=FROM_0, default=0, show_default=True, help="Of the folds.")
 @JSON

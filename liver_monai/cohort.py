@@ -45,6 +45,8 @@ def check_cohort(
     *,
     out: Path | None = None,
     excludes: Path | None = None,
+    spacing_overrides: Path | None = None,
+    folds: Path | None = None,
     jobs: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -52,12 +54,15 @@ def check_cohort(
 ) -> dict[str, Any]:
     """Check a scan, a data set, or two data sets against each other; returns what ``check --json`` prints.
 
+    The tables are those of ``find_scans``.
+
     With ``out`` that goes to ``check.json`` there, beside ``findings.csv`` and ``report.html``, and each case to
     ``cases/`` as soon as it is checked, from where ``resume`` takes it as long as its files have not changed.
     """
     if out is not None and (out / "check.json").exists() and not (resume or overwrite):
         raise InputError(f"{out}: holds a check already; give --resume, --overwrite or another -o")
-    cases, excluded = find_scans(paths, excludes=excludes)
+    scans = find_scans(paths, excludes=excludes, spacing_overrides=spacing_overrides, folds=folds)
+    cases = scans.cases
     kept = {case.case_id: read_case(out / "cases", case) for case in cases} if out and resume else {}
     missing = [case for case in cases if kept.get(case.case_id) is None]
     stream = examine(missing, jobs=jobs or max(1, min(MAX_PROCESSES, os.cpu_count() or 1, len(missing) // 2)))
@@ -68,13 +73,19 @@ def check_cohort(
         if out is not None:
             write_case(out / "cases", by_id[report.case_id], report)
         say(_describe_check(report, in_full=len(cases) == 1))
-    data = DataSet(folders=paths, reports=[made[case.case_id] for case in cases], excluded=excluded)
+    data = DataSet(
+        folders=paths,
+        reports=[made[case.case_id] for case in cases],
+        excluded=scans.excluded,
+        folds=scans.folds,
+        licences=scans.licences,
+    )
     of_all = list(check_dataset(data))
     findings = [*of_all, *(finding for report in data.reports for finding in report.findings)]
     summary = summarize(data, findings)
     for finding in of_all:
         say(_describe_finding(finding))
-    say(f"{len(cases)} cases: {_count_findings(findings)}")
+    say(f"{len(cases)} case{'' if len(cases) == 1 else 's'}: {_count_findings(findings)}")
     if out is not None:
         _write_check(out, data, findings, summary=summary)
         say(f"report: {out / 'report.html'}")

@@ -29,6 +29,7 @@ from liver_monai.data.checks.content import find_matches, measure_content
 from liver_monai.data.checks.dataset import DataSet
 from liver_monai.data.checks.findings import CaseReport, Finding, worst_severity
 from liver_monai.data.checks.run import examine, examine_case
+from liver_monai.data.checks.sources import find_scans
 from liver_monai.data.checks.table import CASE_CHECKS, DATASET_CHECKS, check_dataset
 from liver_monai.data.phantom import make_phantom
 
@@ -534,8 +535,8 @@ def test_an_excluded_case_is_recorded_and_not_checked(cli, lits, tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("case_id,reason\n99,odd\n", "line 2 names the case '99'"),
-        ("case_id,why\n1,odd\n", "lacks a case_id or a reason"),
+        ("case_id,reason\n99,odd\n", "the data set has no case '99'"),
+        ("case_id,why\n1,odd\n", "lacks the column reason"),
     ],
 )
 def test_a_list_of_excluded_cases_must_fit(cli, lits, tmp_path, text, words):
@@ -590,7 +591,8 @@ def test_scans_of_one_patient_are_listed():
 def test_the_licence_of_a_data_set_is_told(tmp_path, key):
     (tmp_path / "dataset.json").write_text(json.dumps({key: "CC-BY-SA 4.0"}), encoding="utf-8")
 
-    (finding,) = in_dataset("licence", DataSet(folders=[tmp_path], reports=[]))
+    licences = find_scans([tmp_path]).licences
+    (finding,) = in_dataset("licence", DataSet(folders=[tmp_path], reports=[], licences=licences))
 
     assert "CC-BY-SA 4.0" in finding.message
 

@@ -63,14 +63,14 @@ def test_a_table_that_is_given_takes_the_place_of_the_one_beside_the_data(folder
         ("excludes", "case_id\n2\n", r"excludes.csv: lacks the column reason; it must have case_id, reason"),
         ("excludes", "case_id,reason\n2, \n", r"case '2' is excluded without a reason"),
         ("excludes", "case_id,reason\n2\n", r"case '2' is excluded without a reason"),
-        ("excludes", "case_id,reason\n7,x\n", r"has no labelled case '7'"),
+        ("excludes", "case_id,reason\n7,x\n", r"has no case '7'"),
         ("excludes", "case_id,reason\n1,x\n2,x\n3,x\n", r"all 3 cases are excluded"),
         ("spacing_overrides", "case_id,x,y\n2,1,1\n", r"lacks the column z"),
         ("spacing_overrides", "case_id,x,y,z\n2,1,1,0\n", r"case '2' has the spacing 1, 1, 0; it must be three"),
         ("spacing_overrides", "case_id,x,y,z\n2,1,1,mm\n", r"case '2' has the spacing 1, 1, mm"),
         ("spacing_overrides", "case_id,x,y,z\n2,1,1,nan\n", r"case '2' has the spacing 1, 1, nan"),
         ("spacing_overrides", "case_id,x,y,z\n2,1,1,1600\n", r"above 0 and below 100"),
-        ("spacing_overrides", "case_id,x,y,z\n12,1,1,1\n", r"has no labelled case '12'"),
+        ("spacing_overrides", "case_id,x,y,z\n12,1,1,1\n", r"has no case '12'"),
     ],
 )
 def test_what_a_table_cannot_mean_is_refused(folder, table, content, rule):

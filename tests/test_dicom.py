@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import tarfile
 import zipfile
 
 import nibabel as nib
@@ -13,8 +14,9 @@ import torch
 from dicom_export import compress, ct_slices, ds, enhanced_ct, localizer, set_pixels, write
 from pydicom import dcmread
 from pydicom.encaps import encapsulate
-from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
+from liver_monai.data.cases import find_images
 from liver_monai.data.phantom import make_phantom
 from liver_monai.errors import InputError
 from liver_monai.io.dicom import DicomVolume, choose_volumes, find_dicom_volumes, only_volume
@@ -187,6 +189,36 @@ def test_identifiers_may_stand_in_the_file_meta_information_only(tmp_path, phant
         dataset.save_as(file)
 
     assert_same(read_volume(folder), *phantom)
+
+
+@pytest.mark.parametrize("is_implicit", [True, False])
+@pytest.mark.parametrize("has_meta", [True, False])
+def test_old_exports_have_no_preamble(tmp_path, phantom, is_implicit, has_meta):
+    folder = tmp_path / "ct"
+    folder.mkdir()
+    for number, dataset in enumerate(ct_slices(*phantom)):
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if is_implicit else ExplicitVRLittleEndian
+        file = folder / f"IM{number}"
+        dataset.save_as(file, enforce_file_format=True)
+        whole = file.read_bytes()[132:]
+        meta_bytes = 12 + int.from_bytes(whole[8:12], "little")  # the first element says how long the others are
+        file.write_bytes(whole if has_meta else whole[meta_bytes:])
+    (folder / "notes").write_bytes(b"\x08\x00\x05\x00 and no more of DICOM than this")
+    (folder / "empty").touch()
+
+    assert_same(read_volume(folder), *phantom)
+
+
+def test_a_tar_is_refused_with_the_way_out(tmp_path, phantom):
+    folder = write(tmp_path / "ct", ct_slices(*phantom))
+    archive = tmp_path / "study.tar.gz"
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(folder, arcname="../ct")
+
+    assert [case.image for case in find_images([archive])] == [archive]
+    for read in (read_volume, read_header):
+        with pytest.raises(InputError, match=r"study.tar.gz: is a tar archive; unpack it and give the folder"):
+            read(archive)
 
 
 # what a folder holds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -154,6 +155,19 @@ def test_a_perfect_prediction_has_the_best_scores(tmp_path_factory, mask):
         best = {"dice_per_case": 1, "dice_global": 1, "iou_per_case": 1, "iou_global": 1}
         assert_holds(summary[name], {**best, "n_missing": 0, "n_spurious": 0})
     assert summary["pixel_accuracy"] == {"per_case": 1, "global": 1}
+
+
+def test_volumes_are_those_of_the_true_spacing_where_a_header_lies(tmp_path):
+    prediction, reference = BY_HAND["a"]
+    case, predictions = pair(tmp_path, "a", prediction, reference, affine=np.eye(4))
+    write(case.label, reference, np.eye(4))
+
+    (lying,) = evaluate(predictions, [case])
+    (true,) = evaluate(predictions, [replace(case, spacing_mm=(2, 5, 10))])
+
+    assert lying.result.voxel_ml == pytest.approx(0.001)
+    assert true.result.voxel_ml == pytest.approx(0.1)
+    assert score_row(true)["tumor_reference_ml"] == pytest.approx(0.2)
 
 
 def test_a_missing_prediction_is_a_failed_case(tmp_path):

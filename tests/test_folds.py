@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liver_monai.data.cases import Case
-from liver_monai.data.folds import assign_folds, read_folds, write_folds
+from liver_monai.data.folds import assign_folds, join_patients, read_folds, write_folds
 from liver_monai.errors import InputError
 
 
@@ -118,5 +118,41 @@ def test_folds_that_take_a_patient_apart_are_refused(tmp_path):
     cases = [make_case("a", "p"), make_case("b", "p")]
     (tmp_path / "folds.csv").write_text("case_id,fold\na,0\nb,1\n")
 
-    with pytest.raises(InputError, match="'a' and 'b' are scans of the patient 'p', but in the folds 0 and 1"):
+    with pytest.raises(InputError, match="'a' and 'b' are scans of one patient, but are in fold 0 and fold 1"):
         read_folds(tmp_path / "folds.csv", cases)
+
+
+def test_folds_that_separate_equal_images_are_refused(tmp_path):
+    cases = [make_case("a"), make_case("b"), make_case("c")]
+    content = {"a": "1f", "b": "", "c": "1f"}
+    (tmp_path / "folds.csv").write_text("case_id,fold\na,0\nb,1\nc,1\n")
+
+    with pytest.raises(InputError, match=r"'a' and 'c' show the same image, but are in fold 0 and fold 1; .*excludes"):
+        read_folds(tmp_path / "folds.csv", cases, content=content)
+    assert read_folds(tmp_path / "folds.csv", cases, content={"a": "", "b": "", "c": ""}) == {"a": 0, "b": 1, "c": 1}
+
+
+def test_patients_who_share_an_image_are_one_with_all_of_their_scans():
+    cases = [make_case("a", "q"), make_case("b", "q"), make_case("c", "p"), make_case("d", "r"), make_case("e")]
+    content = {"a": "", "b": "1f", "c": "1f", "d": "2e", "e": ""}
+
+    joined = join_patients(cases, content=content)
+
+    assert [(case.case_id, case.patient_id) for case in joined] == [
+        ("a", "p"), ("b", "p"), ("c", "p"), ("d", "r"), ("e", "e")]  # fmt: skip
+
+
+@given(
+    scans=st.lists(st.tuples(st.integers(0, 6), st.sampled_from(["", "1", "2", "3"])), min_size=1, max_size=20),
+    seed=st.integers(0, 9),
+)
+def test_whoever_is_linked_by_patients_and_images_is_in_one_fold(scans, seed):
+    cases = [make_case(f"scan_{number}", f"patient_{patient}") for number, (patient, _) in enumerate(scans)]
+    content = {case.case_id: image for case, (_, image) in zip(cases, scans, strict=True)}
+
+    folds = assign_folds(join_patients(cases, content=content), seed=seed)
+
+    for one, (patient, image) in zip(cases, scans, strict=True):
+        for other, (other_patient, other_image) in zip(cases, scans, strict=True):
+            if patient == other_patient or (image and image == other_image):
+                assert folds[one.case_id] == folds[other.case_id]

@@ -21,12 +21,13 @@ import liver_monai
 
 PACKAGE = Path(liver_monai.__file__).parent
 
-GROUND = {"_version", "errors", "spec"}
+GROUND = {"_version", "errors", "processes", "spec"}
 EVERYTHING = GROUND | {"_torchvision", "io", "data", "model", "engine", "scoring", "report"}
 MAY_IMPORT = {
     "_version": set(),
     "_torchvision": set(),
     "errors": set(),
+    "processes": set(),
     "spec": {"errors"},
     "io": GROUND,
     "data": GROUND | {"io"},

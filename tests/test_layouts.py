@@ -120,11 +120,11 @@ def listing(content):
         (no_folder, r"nowhere: no such folder"),
         (a_file, r"volume-1.nii: no such folder"),
         (the_empty_string, r"dataset_dir is empty"),
-        (lonely_segmentation, r"segmentation-2.nii: has no volume-2.nii"),
+        (lonely_segmentation, r"case '2' lacks its CT, there is no .*volume-2.nii; complete the download or exclude"),
         (twice_the_same_ct, r"part\d.volume-1.nii and .*part\d.volume-1.nii are both case '1'"),
         (twice_the_same_mask, r"segmentation-1.nii.* and .*segmentation-1.nii.* are both case '1'"),
         (listed_twice, r"are both case 'liver_1'"),
-        (listed_file_missing, r"dataset.json: lists ./labelsTr/liver_2.nii.gz, which is not there"),
+        (listed_file_missing, r"case 'liver_2' lacks its mask, there is no .*labelsTr.liver_2.nii.gz"),
         (listing(b"{"), r"dataset.json: is not JSON"),
         (listing(b"\xff\xfe\x00"), r"dataset.json: is not JSON"),
         (listing(b"[1]"), r"dataset.json: is not MSD's .* object with the list 'training'"),
@@ -241,7 +241,7 @@ def test_paired_folders(tmp_path, images, labels):
 
 
 def test_a_mask_without_its_ct_is_told(tmp_path):
-    with pytest.raises(InputError, match=r"labels.2.nii: there is no CT of this name in .*images"):
+    with pytest.raises(InputError, match=r"case '2' lacks its CT, there is no .*images.2.nii"):
         find_cases(touch(tmp_path, "images/1.nii", "labels/1.nii", "labels/2.nii"))
 
 
@@ -282,7 +282,7 @@ def test_a_json_list(tmp_path, wrap):
         ("a.csv", "image\nb.nii\n", r"a.csv: lacks the column label"),
         ("a.csv", "", r"a.csv: lacks the column image"),
         ("a.csv", "image,label\n,m.nii\n", r"a.csv: entry 1 has no image"),
-        ("a.csv", "image,label\nb.nii,m.nii\n", r"a.csv: lists b.nii, which is not there"),
+        ("a.csv", "image,label\nb.nii,m.nii\n", r"a.csv: case 'b' lacks its mask, there is no .*m.nii"),
         ("a.csv", "image,label\n", r"a.csv: holds no labelled case"),
         ("a.csv", "case_id,image,label\n../x,c.nii,c.nii\n", r"a.csv: the case_id '../x' cannot name a file"),
         ("a.json", "{}", r"a.json: is no list of cases"),

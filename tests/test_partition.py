@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from liver_monai.data.cases import Case
 from liver_monai.data.layouts import find_cases
-from liver_monai.data.leak import draw_slices, held_out_slices, split_by_slice
+from liver_monai.data.leak import LeakySplit, draw_slices, held_out_slices, split_by_slice
 from liver_monai.data.partition import partition_cases, split_named
 from liver_monai.data.store import build_store, open_case
+from liver_monai.engine.leak_trial import score_held_out
 from liver_monai.errors import InputError
 from liver_monai.spec import ModelSpec
 
@@ -175,3 +176,33 @@ def test_nearest_slices_of_another_spacing(phantom_dataset, tmp_path):
 
     trained = [sorted(set(range(image.shape[2])) - set(slices)) for slices in held]
     assert sorted(z for slices in trained for z in slices) == list(range(image.shape[2]))
+
+
+def test_slices_are_held_out_by_the_true_spacing_where_a_header_lies(tmp_path):
+    """A header says 1 mm, an override 6 mm, as on the model grid: each slice of the file is one of the grid."""
+    shape = (20, 20, 9)
+    numbers = np.broadcast_to(np.arange(9) * 10, shape).astype(np.int16)
+    half = (np.arange(20) < 10).astype(np.uint8)[:, None, None]
+    for name, voxels in (("ct", numbers), ("mask", np.broadcast_to(half, shape))):
+        nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{name}.nii")
+    case = Case(case_id="ct", image=tmp_path / "ct.nii", label=tmp_path / "mask.nii", spacing_mm=(2, 2, 6))
+    spec = ModelSpec(encoder="resnet34", spacing_mm=(2, 2, 6), roi_size=(16, 16))
+    (stored,) = build_store([case], spec=spec, folder=tmp_path / "store")
+    assert stored.shape[0] == 9
+    split = LeakySplit(train=[], validation=[], centres={"ct": [0, 1, 5]}, n_slices={"ct": 9})
+
+    row = score_held_out(case, tmp_path / "mask.nii", spec=spec, split=split)
+
+    assert row["n_slices"] == 6
+
+
+def test_tumours_of_all_sizes_are_in_every_part_where_the_burden_is_known():
+    cases = cases_of(20)
+    burden = {case.case_id: 0.0 if number < 5 else number / 50 for number, case in enumerate(cases)}
+
+    for fold in range(5):
+        each = partition_cases(cases, fold=fold, burden=burden)
+        for part, n in ((each.test, 4), (each.validation, 4)):
+            shares = sorted(burden[case.case_id] for case in part)
+            assert len(part) == n
+            assert shares[0] == 0 < shares[1] <= 9 / 50 < shares[2] <= 14 / 50 < shares[3]

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -17,9 +18,12 @@ import pytest
 
 from liver_monai.data.cases import Case
 from liver_monai.data.layouts import find_cases
+from liver_monai.data.partition import split_named
 from liver_monai.data.phantom import write_phantoms
 from liver_monai.data.preparation import is_store, open_dataset, prepare, prepare_for_training
-from liver_monai.data.store import case_folder, open_case
+from liver_monai.data.splits import split_dataset
+from liver_monai.data.store import build_store, case_folder, open_case
+from liver_monai.engine.trial import Plan, Trial, run_trial
 from liver_monai.errors import InputError
 from liver_monai.model.bundle import copy_bundle, find_bundle, read_spec
 from liver_monai.spec import LIVER, TUMOR, ModelSpec
@@ -185,6 +189,87 @@ def test_trainings_share_a_store_and_folds(phantom_dataset, tmp_path, train_quic
     assert len(list((tmp_path / "store").glob("*/liver_*"))) == 4
 
 
+# Equal images
+
+
+def add_mirrored(data):
+    """A fifth case: the first one's image and label the other way round along an axis, in another file type."""
+    for folder in ("imagesTr", "labelsTr"):
+        image = nib.load(data / folder / "liver_000.nii.gz")
+        voxels = np.asanyarray(image.dataobj)[::-1]
+        nib.save(nib.Nifti1Image(voxels, image.affine), data / folder / "renamed.nii")
+    listing = json.loads((data / "dataset.json").read_text())
+    listing["training"].append({"image": "./imagesTr/renamed.nii", "label": "./labelsTr/renamed.nii"})
+    listing["numTraining"] = 5
+    (data / "dataset.json").write_text(json.dumps(listing))
+
+
+def test_an_image_and_its_mirror_image_are_never_separated(data, tmp_path):
+    add_mirrored(data)
+    quietly(data, tmp_path / "store")
+    rows = [line.split(",") for line in (tmp_path / "store" / "folds.csv").read_text().splitlines()]
+    by_case = {case_id: (patient_id, fold) for case_id, patient_id, fold, _ in rows}
+    folds = tmp_path / "folds.csv"
+    folds.write_text("case_id,fold\nliver_000,0\nliver_001,1\nliver_002,0\nliver_003,1\nrenamed,1\n")
+
+    assert by_case["renamed"] == by_case["liver_000"]
+    assert len({fold for _, fold in by_case.values()}) == 5  # four folds and the title
+    for source in (data, tmp_path / "store"):
+        with pytest.raises(InputError, match=r"folds.csv: 'liver_000' and 'renamed' show the same image"):
+            split_dataset(source, spec=COARSE, store=tmp_path / "store", folds=folds)
+        with pytest.raises(InputError, match=r"'liver_000' and 'renamed' show the same image, but are in training and"):
+            split_named(
+                source, spec=COARSE, store=tmp_path / "store", train=["liver_000", "liver_001"], validation=["renamed"]
+            )
+
+
+def test_a_benchmark_keeps_equal_images_together_or_says_that_it_cannot(data, tmp_path):
+    """Before a data set is prepared nobody knows its images; a store does."""
+    add_mirrored(data)
+    quietly(data, tmp_path / "store")
+
+    def trials(source):
+        plan = Plan(data=source, out=tmp_path / "out", n_folds=4, seed=0, overrides={})
+        return [Trial(plan=plan, name="b", bundle=tmp_path, spec=COARSE, fold=fold) for fold in range(4)]
+
+    for trial in trials(tmp_path / "store"):
+        parts = [{case.case_id for case in part} for part in vars(trial.partition()).values()]
+        assert sum({"liver_000", "renamed"} <= part for part in parts) == 1
+    (apart, *_) = [
+        trial for trial in trials(data) for part in [trial.partition().test]
+        if len({"liver_000", "renamed"} & {case.case_id for case in part}) == 1
+    ]  # fmt: skip
+    with pytest.raises(InputError, match=r"'(liver_000|renamed)' and '(liver_000|renamed)' show the same"):
+        run_trial(apart, say=lambda _: None)
+    assert not apart.folder.exists()
+
+
+# Changed files
+
+
+def test_what_was_made_of_files_before_they_changed_is_removed_by_prepare_alone(data, tmp_path):
+    store = tmp_path / "store"
+    quietly(data, store)
+    before = {path.name for path in store.glob("*/*")}
+    changed, other = find_cases(data)[:2]
+    reader = open_case(changed, spec=COARSE, folder=store)
+    borrowed = replace(other, image=shutil.copy(other.image, tmp_path), source="of another data set")
+    build_store([replace(borrowed, image=Path(borrowed.image))], spec=COARSE, folder=store)
+    label = nib.load(changed.label)
+    nib.save(nib.Nifti1Image(np.asanyarray(label.dataobj) * 0, label.affine), changed.label)
+
+    split_dataset(data, spec=COARSE, store=store)
+    assert reader.label().any()  # a training goes on with what it began with
+    quietly(data, store)
+
+    now = {path.name for path in store.glob("*/*")}
+    assert before - now == {reader.folder.name}
+    assert len(now) == len(before) + 1  # the one borrowed by another data set
+    assert not open_case(changed, spec=COARSE, folder=store).label().any()
+    with pytest.raises(InputError, match=r"label.b2nd: is no longer there; .* go on with --resume"):
+        reader.label()
+
+
 # Killed
 
 
@@ -212,48 +297,61 @@ def is_right(case, spec, store, expected):
     return True
 
 
-def kill_and_check(data, store, expected, *, bundle, n_kills, seed):
-    """Kill at random moments; whatever can be opened must be whole and right. Returns how many cases were found."""
+def run_length_s(data, store, *options):
+    """Seconds from the first line to the end of an undisturbed run."""
+    process = start_preparing(data, store, *options)
+    until_it_begins(process)
+    began = time.perf_counter()
+    process.communicate()
+    assert process.returncode == 0
+    return time.perf_counter() - began
+
+
+def kill_and_check(data, store, expected, *, bundle, n_kills, longest_s, seed):
+    """Kill at random moments; whatever can be opened must be whole and right.
+
+    Returns, for each kill, the second it came in, how many cases were found after it, and whether the run had ended.
+    """
     rng, spec, cases = random.Random(seed), read_spec(bundle), find_cases(data)
-    n_found = []
+    kills = []
     for _ in range(n_kills):
         process = start_preparing(data, store, "--bundle", bundle, "--jobs", rng.choice([1, 2]))
         until_it_begins(process)
-        time.sleep(rng.uniform(0, 8))
+        moment_s = rng.uniform(0, longest_s)
+        time.sleep(moment_s)
+        has_ended = process.poll() is not None
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stderr.close()
         found = [case for case in cases if is_right(case, spec, store, expected)]
-        n_found.append(len(found))
+        kills.append((moment_s, len(found), has_ended))
         if is_store(store):
             assert len(open_dataset(store).cases) == len(found) == len(cases)
             (store / "store.json").unlink()
         for case in found[: rng.randrange(len(found) + 1)]:  # so that there is always something left to do
             shutil.rmtree(case_folder(case, spec=spec, folder=store))
-    return n_found
+    return kills
 
 
-def check_kills(folder, *, n_kills, seed=0):
-    data, store, expected = folder / "data", folder / "store", folder / "expected"
-    bundle = bundle_of_grid(folder, [3, 3, 5])
-    write_phantoms(data, n_cases=10, shape=(96, 96, 24))
-    prepare(data, spec=read_spec(bundle), out=expected, say=lambda _: None)
+def check_kills(folder, data, *, spacing_mm, n_kills, seed=0):
+    store, expected, bundle = folder / "store", folder / "expected", bundle_of_grid(folder, spacing_mm)
+    longest_s = run_length_s(data, expected, "--bundle", bundle, "--jobs", 1)
 
-    found = kill_and_check(data, store, expected, bundle=bundle, n_kills=n_kills, seed=seed)
+    kills = kill_and_check(data, store, expected, bundle=bundle, n_kills=n_kills, longest_s=longest_s, seed=seed)
 
-    process = start_preparing(data, store, "--bundle", bundle)
-    process.communicate()
-    assert process.returncode == 0
+    run_length_s(data, store, "--bundle", bundle)
     assert all(is_right(case, read_spec(bundle), store, expected) for case in find_cases(data))
     assert not list(store.rglob("*.writing"))
-    return found
+    return kills
 
 
 @pytest.mark.slow
 def test_a_store_whose_writer_is_killed_never_reads_wrong(tmp_path):
-    found = check_kills(tmp_path, n_kills=6)
+    write_phantoms(tmp_path / "data", n_cases=6, shape=(96, 96, 24))
 
-    assert max(found) > 0
+    kills = check_kills(tmp_path, tmp_path / "data", spacing_mm=[3, 3, 5], n_kills=4)
+
+    assert max(n_found for _, n_found, _ in kills) > 0
 
 
 # As long and as awry as real data

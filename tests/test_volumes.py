@@ -8,10 +8,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from liver_monai.errors import InputError
 from liver_monai.io.masks import write_mask
-from liver_monai.io.volumes import read_mask, read_volume
+from liver_monai.io.volumes import _last_axis_first, read_mask, read_volume
 
 AFFINE = np.array([[-0.7, 0.01, 0, 120.5], [0, -0.7, 0.02, 80.25], [0, 0, 2.5, -300.125], [0, 0, 0, 1]])
 
@@ -201,3 +203,19 @@ def test_a_gzipped_file_of_another_kind_is_refused(tmp_path):
 
     with pytest.raises(InputError, match="cannot be read as NIfTI"):
         read_volume(path)
+
+
+@given(
+    shape=st.tuples(st.integers(1, 140), st.integers(1, 5), st.integers(1, 5)),
+    order=st.permutations(range(3)),
+    dtype=st.sampled_from(["<i2", ">i2", "u1", "<f8"]),
+)
+def test_voxels_keep_their_places_however_they_lie_in_memory(shape, order, dtype):
+    voxels = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    laid_out = np.ascontiguousarray(voxels.transpose(order)).transpose(np.argsort(order))
+
+    copied = _last_axis_first(laid_out, dtype=np.float32)
+
+    assert copied.flags.c_contiguous
+    assert copied.dtype == np.float32
+    np.testing.assert_array_equal(copied, voxels)

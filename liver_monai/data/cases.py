@@ -11,6 +11,7 @@ from typing import Any
 from liver_monai.errors import InputError
 from liver_monai.io.dicom import DicomVolume, choose_volumes, find_dicom_volumes, only_volume
 from liver_monai.io.dicom.archive import is_dicom_file, is_zip
+from liver_monai.io.dicom.patient import patient_pseudonym
 from liver_monai.io.volumes import VOLUME_FORMATS, is_volume_file, strip_suffix
 
 LITS_IMAGE, LITS_LABEL = "volume-", "segmentation-"
@@ -26,7 +27,8 @@ class Case:
         case_id: tells cases apart.
         image: a file, or a folder of DICOM files.
         label: likewise.
-        patient_id: equal for all scans of a patient; by default what the case_id says of it, or the case_id.
+        patient_id: equal for all scans of a patient; by default what the case_id says of it, or the case_id. Of DICOM
+            a pseudonym.
         spacing_mm: true spacing along the axes of the file, where its header lies.
         source: identity of its files, where they were read into a store and may be gone.
     """
@@ -83,7 +85,15 @@ def find_images(paths: Iterable[str | Path], *, series: str | None = None) -> li
         InputError: a path that is not there, a folder without a CT, no such series, or two CTs of the same case_id.
     """
     images = [image for path in paths for image in _images_of(path, series=series)]
-    return unique([Case(case_id=_name_of(image), image=image) for image in images])
+    return unique([Case(case_id=_name_of(image), image=image, patient_id=dicom_patient(image)) for image in images])
+
+
+def dicom_patient(image: Path | DicomVolume) -> str:
+    """Whose scan DICOM says it is, by a pseudonym; empty for other formats and where it does not say it."""
+    if isinstance(image, DicomVolume):
+        return patient_pseudonym(image.path, file=image.files[0])
+    is_dicom = image.is_dir() or (image.is_file() and (is_zip(image) or is_dicom_file(image)))
+    return patient_pseudonym(image) if is_dicom else ""
 
 
 def find_masks(path: str | Path) -> dict[str, Path]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from liver_monai.data.cases import Case
-from liver_monai.data.layouts import find_cases
+from liver_monai.data.layouts import recognize, require_files
 from liver_monai.errors import InputError, nearest
 from liver_monai.io.tables import read_table
 
@@ -36,15 +36,27 @@ def curated_cases(
     Raises:
         InputError: no data set, a table that cannot be read, a case that the data set lacks, or no case left.
     """
-    cases = find_cases(dataset_dir)
+    data = curate(
+        recognize(dataset_dir)[1],
+        excludes=excludes or beside(dataset_dir, EXCLUDES),
+        spacing_overrides=spacing_overrides or beside(dataset_dir, SPACING_OVERRIDES),
+    )
+    require_files(data.cases, dataset_dir)
+    return data
+
+
+def curate(cases: Sequence[Case], *, excludes: Path | None, spacing_overrides: Path | None) -> CuratedCases:
+    """What the two tables say, applied to cases; files may be missing.
+
+    Raises:
+        InputError: a table that cannot be read, a case that is not among these, or no case left.
+    """
     known = {case.case_id for case in cases}
-    excludes = excludes or _beside(dataset_dir, EXCLUDES)
-    spacing_overrides = spacing_overrides or _beside(dataset_dir, SPACING_OVERRIDES)
     reasons = read_excludes(excludes, known=known) if excludes else {}
     spacings = read_spacing_overrides(spacing_overrides, known=known) if spacing_overrides else {}
     kept = [_with_spacing(case, spacings) for case in cases if case.case_id not in reasons]
-    if not kept:
-        raise InputError(f"{dataset_dir}: all {len(cases)} cases are excluded")
+    if reasons and not kept:
+        raise InputError(f"{excludes}: all {len(cases)} cases are excluded")
     return CuratedCases(cases=kept, excluded=reasons)
 
 
@@ -91,9 +103,7 @@ def _rows(path: Path, *, columns: Sequence[str], known: set[str]) -> list[dict[s
     rows = read_table(path, columns=columns)
     for row in rows:
         if row["case_id"] not in known:
-            raise InputError(
-                f"{path}: the data set has no labelled case '{row['case_id']}'{nearest(row['case_id'], known)}"
-            )
+            raise InputError(f"{path}: the data set has no case '{row['case_id']}'{nearest(row['case_id'], known)}")
     return rows
 
 
@@ -101,7 +111,7 @@ def _with_spacing(case: Case, spacings: dict[str, tuple[float, float, float]]) -
     return replace(case, spacing_mm=spacings[case.case_id]) if case.case_id in spacings else case
 
 
-def _beside(dataset_dir: str | Path, name: str) -> Path | None:
+def beside(dataset_dir: str | Path, name: str) -> Path | None:
     """A table in the data set's folder, or in that of its list."""
     path = Path(dataset_dir).expanduser()
     table = (path if path.is_dir() else path.parent) / name

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +16,13 @@ from liver_monai.io.tables import read_table, write_table
 
 N_FOLDS = 5
 COLUMNS = ("case_id", "patient_id", "fold", "burden")
+
+
+class FoldRow(NamedTuple):
+    """What a file of folds says of a case; ``patient_id`` is empty where it says none."""
+
+    fold: int
+    patient_id: str
 
 
 def assign_folds(
@@ -57,6 +66,30 @@ def assign_folds(
     return {case_id: folds[patient] for patient, case_ids in scans.items() for case_id in case_ids}
 
 
+def join_patients(cases: Sequence[Case], *, content: Mapping[str, str]) -> list[Case]:
+    """The cases, those of equal images with one patient_id: what shows one patient is of one patient.
+
+    Patients who share a case by its image become one with all of their scans, called by the first name of all.
+
+    Args:
+        content: hashes of images by case_id; an empty one equals none.
+    """
+    names = {case.patient_id: case.patient_id for case in cases}
+
+    def first_name(name: str) -> str:
+        while names[name] != name:
+            name = names[name]
+        return name
+
+    seen: dict[str, str] = {}
+    for case in cases:
+        if content.get(case.case_id):
+            other = seen.setdefault(content[case.case_id], case.patient_id)
+            one, another = sorted((first_name(other), first_name(case.patient_id)))
+            names[another] = one
+    return [replace(case, patient_id=first_name(case.patient_id)) for case in cases]
+
+
 def write_folds(
     path: Path, cases: Iterable[Case], folds: Mapping[str, int], *, burden: Mapping[str, float] | None = None
 ) -> None:
@@ -69,31 +102,57 @@ def write_folds(
     )
 
 
-def read_folds(path: Path, cases: Sequence[Case]) -> dict[str, int]:
+def read_folds(path: Path, cases: Sequence[Case], *, content: Mapping[str, str] | None = None) -> dict[str, int]:
     """The fold of every case that the file knows; it may know cases that are not asked for.
 
+    Args:
+        content: hashes of images by case_id, see ``join_patients``.
+
     Raises:
-        InputError: no such file, a fold that is no number from 0 on, or a patient of these cases in two folds.
+        InputError: no such file, a fold that is no number from 0 on, or a patient of these cases, or one image, in two
+            folds.
     """
-    known = {}
-    for row in read_table(path, columns=("case_id", "fold")):
-        if not row["fold"].isdecimal():
-            raise InputError(f"{path}: the fold of '{row['case_id']}' is '{row['fold']}'; folds are numbers from 0 on")
-        known[row["case_id"]] = int(row["fold"])
-    folds = {case.case_id: known[case.case_id] for case in cases if case.case_id in known}
-    _require_whole_patients(path, cases, folds)
+    known = read_fold_rows(path)
+    folds = {case.case_id: known[case.case_id].fold for case in cases if case.case_id in known}
+    require_together(path, cases, {name: f"fold {fold}" for name, fold in folds.items()}, content=content or {})
     return folds
 
 
-def _require_whole_patients(path: Path, cases: Sequence[Case], folds: Mapping[str, int]) -> None:
-    seen: dict[str, tuple[str, int]] = {}
-    for case in cases:
-        if case.case_id not in folds:
-            continue
-        fold = folds[case.case_id]
-        other_id, other_fold = seen.setdefault(case.patient_id, (case.case_id, fold))
-        if other_fold != fold:
-            raise InputError(
-                f"{path}: '{other_id}' and '{case.case_id}' are scans of the patient '{case.patient_id}', but in the "
-                f"folds {other_fold} and {fold}; scores would be those of a patient the network has seen"
-            )
+def read_fold_rows(path: Path) -> dict[str, FoldRow]:
+    """What the file says, by case_id, be it right or not.
+
+    Raises:
+        InputError: no such file, or a fold that is no number from 0 on.
+    """
+    rows = {}
+    for row in read_table(path, columns=("case_id", "fold")):
+        if not row["fold"].isdecimal():
+            raise InputError(f"{path}: the fold of '{row['case_id']}' is '{row['fold']}'; folds are numbers from 0 on")
+        rows[row["case_id"]] = FoldRow(int(row["fold"]), row.get("patient_id", ""))
+    return rows
+
+
+def require_together(
+    where: str | Path, cases: Sequence[Case], places: Mapping[str, str], *, content: Mapping[str, str]
+) -> None:
+    """Refuse to separate cases of equal images, or scans of one patient.
+
+    Args:
+        where: what separates them, for the error.
+        places: in words, by case_id; a case without one is passed over.
+        content: hashes of images by case_id; an empty one equals none.
+
+    Raises:
+        InputError: names two cases that are apart and what they share.
+    """
+    patients = {case.case_id: case.patient_id for case in cases}
+    for shared, what in ((content, "show the same image"), (patients, "are scans of one patient")):
+        first: dict[str, str] = {}
+        for name in (case.case_id for case in cases if case.case_id in places and shared.get(case.case_id)):
+            other = first.setdefault(shared[name], name)
+            if places[other] != places[name]:
+                raise InputError(
+                    f"{where}: '{other}' and '{name}' {what}, but are in {places[other]} and {places[name]}; scores "
+                    "would be those of a patient the network has seen. Put them together, or leave one out with a line "
+                    "in excludes.csv beside the data"
+                )

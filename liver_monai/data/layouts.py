@@ -16,6 +16,7 @@ from liver_monai.data.cases import (
     Reference,
     by_case_id,
     case_id_of,
+    dicom_patient,
     masks_of,
     natural,
     unique,
@@ -39,7 +40,8 @@ class Layout:
     Args:
         name: for people.
         looks_like: what is looked for.
-        find: the labelled cases of a folder or list, none where it is of another layout.
+        find: the labelled cases of a folder or list, none where it is of another layout; a file that belongs to a case
+            need not be there.
         terms: licence of the data set that brought the layout up, where it is one data set's alone.
     """
 
@@ -56,19 +58,57 @@ def find_cases(dataset_dir: str | Path) -> list[Case]:
         dataset_dir: a folder in one of ``LAYOUTS``, or a CSV or JSON list of cases.
 
     Raises:
-        InputError: no such path, no known layout, no labelled case, a listed file that is not there.
+        InputError: no such path, no known layout, no labelled case, a file of a case that is not there.
     """
-    return recognize(dataset_dir)[1]
+    return require_files(recognize(dataset_dir)[1], dataset_dir)
 
 
 def recognize(dataset_dir: str | Path) -> tuple[Layout, list[Case]]:
-    """The layout of a data set, and its labelled cases as ``find_cases`` gives them."""
+    """The layout of a data set, and its labelled cases whether or not their files are there.
+
+    Raises:
+        InputError: as ``find_cases``, but for missing files.
+    """
     path = _existing(dataset_dir)
+    found = _recognized(path)
+    if found is None:
+        raise InputError(f"{path}: holds no labelled case; expected {_expected()}; found {_contents(path)}")
+    return found
+
+
+def labelled_cases(path: Path) -> list[Case]:
+    """The cases of a data set, whether or not their files are there; none of what is no data set.
+
+    Raises:
+        InputError: a listing that cannot be read.
+    """
+    is_list = path.is_file() and path.suffix.lower() in LIST_SUFFIXES
+    found = _recognized(path) if path.is_dir() or is_list else None
+    return [] if found is None else found[1]
+
+
+def _recognized(path: Path) -> tuple[Layout, list[Case]] | None:
     for layout in LAYOUTS:
         cases = layout.find(path)
         if cases:
             return layout, unique(sorted(cases, key=lambda case: natural(case.case_id)))
-    raise InputError(f"{path}: holds no labelled case; expected {_expected()}; found {_contents(path)}")
+    return None
+
+
+def require_files(cases: list[Case], dataset_dir: str | Path) -> list[Case]:
+    """The cases themselves.
+
+    Raises:
+        InputError: one lacks its CT or its mask.
+    """
+    for case in cases:
+        for what, file in (("mask", case.label), ("CT", case.image)):
+            if isinstance(file, Path) and not file.exists():
+                raise InputError(
+                    f"{dataset_dir}: case '{case.case_id}' lacks its {what}, there is no {file}; complete the download "
+                    "or exclude the case"
+                )
+    return cases
 
 
 def licence_note(dataset_dir: str | Path) -> str:
@@ -79,7 +119,8 @@ def licence_note(dataset_dir: str | Path) -> str:
         said = next((listing[key] for key in ("licence", "license") if isinstance(listing.get(key), str)), "")
         if said:
             return f"{listing.get('name', path.name)}: {said} (as its {LISTING} says)"
-    return recognize(path)[0].terms or "the data set does not say its licence"
+    found = _recognized(path)
+    return (found[0].terms if found else "") or "the data set does not say its licence"
 
 
 def find_references(path: str | Path) -> list[Case | Reference]:
@@ -125,7 +166,8 @@ def _case_of(listing: Path, row: Mapping[str, Any]) -> Case:
     case_id = str(row.get("case_id") or case_id_of(image))
     if Path(case_id).name != case_id:
         raise InputError(f"{listing}: the case_id '{case_id}' cannot name a file; leave out / and \\")
-    return Case(case_id=case_id, image=image, label=label, patient_id=str(row.get("patient_id") or ""))
+    patient_id = str(row.get("patient_id") or "") or dicom_patient(image)
+    return Case(case_id=case_id, image=image, label=label, patient_id=patient_id)
 
 
 def _json_rows(path: Path) -> Sequence[Mapping[str, Any]]:
@@ -185,10 +227,10 @@ def _lits_cases(folder: Path) -> list[Case]:
     images, labels = (
         by_case_id(file for file in files if file.name.startswith(prefix)) for prefix in (LITS_IMAGE, LITS_LABEL)
     )
-    lonely = sorted(labels.keys() - images.keys())
-    if lonely:
-        raise InputError(f"{labels[lonely[0]]}: has no {LITS_IMAGE}{lonely[0]}.nii beside it")
-    return [Case(case_id=case_id, image=images[case_id], label=label) for case_id, label in labels.items()]
+    return [
+        Case(case_id=case_id, image=images.get(case_id, label.with_name(f"{LITS_IMAGE}{case_id}.nii")), label=label)
+        for case_id, label in labels.items()
+    ]
 
 
 def _paired_cases(folder: Path) -> list[Case]:
@@ -197,10 +239,10 @@ def _paired_cases(folder: Path) -> list[Case]:
         images_dir, labels_dir = (folder / name for name in names)
         if images_dir.is_dir() and labels_dir.is_dir():
             images, labels = (by_case_id(_volumes_in(each)) for each in (images_dir, labels_dir))
-            lonely = sorted(labels.keys() - images.keys())
-            if lonely:
-                raise InputError(f"{labels[lonely[0]]}: there is no CT of this name in {images_dir}")
-            return [Case(case_id=case_id, image=images[case_id], label=label) for case_id, label in labels.items()]
+            return [
+                Case(case_id=case_id, image=images.get(case_id, images_dir / label.name), label=label)
+                for case_id, label in labels.items()
+            ]
     return []
 
 
@@ -227,7 +269,7 @@ def _dicom_case(folder: Path) -> Case | None:
                 f"{folder}: holds more than one {what} ({', '.join(path.name for path in paths[:3])}); list the cases "
                 "in a CSV file with the columns image and label"
             )
-    return Case(case_id=folder.name, image=series[0], label=masks[0])
+    return Case(case_id=folder.name, image=series[0], label=masks[0], patient_id=dicom_patient(series[0]))
 
 
 LAYOUTS = (
@@ -316,12 +358,8 @@ def _require_our_labels(listing: Path, labels: Mapping[str, Any]) -> None:
 def _listed(listing: Path, name: str) -> Path:
     """A listed file or DICOM folder; nnU-Net's first version lists CTs without their channel number."""
     path = listing.parent / name
-    if path.exists():
-        return path
     with_channel = path.with_name(f"{strip_suffix(path.name)}_0000{path.name.removeprefix(strip_suffix(path.name))}")
-    if with_channel.exists():
-        return with_channel
-    raise InputError(f"{listing}: lists {name}, which is not there; complete the download or remove the entry")
+    return with_channel if with_channel.exists() and not path.exists() else path
 
 
 def _volumes_in(folder: Path) -> list[Path]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from liver_monai.data.cases import Case
+from liver_monai.data.folds import require_together
 from liver_monai.data.preparation import open_dataset
 from liver_monai.data.splits import Split, split_cases
-from liver_monai.data.store import build_store
+from liver_monai.data.store import StoredCase, build_store
 from liver_monai.errors import InputError
 from liver_monai.spec import ModelSpec
 
@@ -25,8 +26,14 @@ class Partition:
     test: list[Case]
 
 
-def partition_cases(cases: Sequence[Case], *, fold: int, n_folds: int = 5, seed: int = 0) -> Partition:
+def partition_cases(
+    cases: Sequence[Case], *, fold: int, n_folds: int = 5, seed: int = 0, burden: Mapping[str, float] | None = None
+) -> Partition:
     """Test on one fold of ``split_cases``, validate on the next one, train on the others.
+
+    Args:
+        burden: the tumours' share of the liver by case_id, as a store knows it (``known_burden``), to give every fold
+            its part of tumours of all sizes. Without, patients are dealt out whatever they have.
 
     Raises:
         InputError: fewer than three folds or patients, or there is no such fold.
@@ -37,7 +44,10 @@ def partition_cases(cases: Sequence[Case], *, fold: int, n_folds: int = 5, seed:
             f"{n_patients} patients in {n_folds} folds; to train, validate and test takes {MIN_FOLDS} of each or more"
         )
     n_folds = min(n_folds, n_patients)
-    folds = [split_cases(cases, fold=each, n_folds=n_folds, seed=seed) for each in (fold, (fold + 1) % n_folds)]
+    folds = [
+        split_cases(cases, fold=each, n_folds=n_folds, seed=seed, burden=burden)
+        for each in (fold, (fold + 1) % n_folds)
+    ]
     test, validation = (split.validation for split in folds)
     held_back = {case.case_id for case in (*test, *validation)}
     return Partition(train=[case for case in cases if case.case_id not in held_back], validation=validation, test=test)
@@ -55,12 +65,31 @@ def split_named(
         train, validation: their case ids.
 
     Raises:
-        InputError: the data set lacks one, or it cannot be prepared.
+        InputError: the data set lacks one, it cannot be prepared, or a patient or an image is in both lists.
     """
     data = open_dataset(dataset_dir)
     parts = [choose_cases(data.cases, case_ids, dataset_dir=dataset_dir) for case_ids in (train, validation)]
-    build_store([case for part in parts for case in part], spec=spec, folder=store)
+    stored = build_store([case for part in parts for case in part], spec=spec, folder=store)
+    require_apart({"training": parts[0], "validation": parts[1]}, stored, dataset_dir=dataset_dir)
     return Split(train=parts[0], validation=parts[1], excluded=data.excluded)
+
+
+def require_apart(
+    parts: Mapping[str, Sequence[Case]], stored: Sequence[StoredCase], *, dataset_dir: str | Path
+) -> None:
+    """Refuse parts of a data set that share a patient or an image.
+
+    Args:
+        parts: cases by the name of the part.
+        stored: the same cases in the store; of those that are not there, the images are not compared.
+        dataset_dir: for the error's message alone.
+
+    Raises:
+        InputError: names two cases in two parts and what they share.
+    """
+    places = {case.case_id: name for name, cases in parts.items() for case in cases}
+    content = {case.case_id: case.content_hash for case in stored}
+    require_together(dataset_dir, [case for cases in parts.values() for case in cases], places, content=content)
 
 
 def choose_cases(cases: Sequence[Case], case_ids: Sequence[str], *, dataset_dir: str | Path) -> list[Case]:

@@ -8,25 +8,43 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from liver_monai.data.cases import Case
 from liver_monai.data.curation import CuratedCases, curated_cases
-from liver_monai.data.folds import assign_folds, read_folds, write_folds
+from liver_monai.data.folds import assign_folds, join_patients, read_folds, write_folds
 from liver_monai.data.layouts import licence_note
-from liver_monai.data.store import Preparation, StoredCase, build_store, grid_name, open_case, source_of, store_cases
+from liver_monai.data.store import (
+    Preparation,
+    StoredCase,
+    build_store,
+    grid_name,
+    open_case,
+    process_rank,
+    remove_outdated,
+    source_of,
+    store_cases,
+)
 from liver_monai.errors import InputError
 from liver_monai.io.files import write_json
 from liver_monai.spec import ModelSpec
 
 INDEX, FOLDS = "store.json", "folds.csv"
+INDEX_LOCK = "index.lock"
+"""Of its own, so that whoever finds all cases stored waits for nobody who prepares others."""
 WEIGHTS_INHERIT = "Weights inherit the terms of the data they are trained on; read them before you publish any."
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedData:
-    """The cases of a data set, all stored; ``folds`` by case_id."""
+    """The cases of a data set, all stored; ``folds``, and ``content``, hashes of their images, by case_id.
+
+    Cases of equal images are of one patient.
+    """
 
     cases: list[Case]
     folds: dict[str, int]
+    content: dict[str, str]
     excluded: dict[str, str]
 
 
@@ -47,6 +65,14 @@ def open_dataset(dataset_dir: str | Path) -> CuratedCases:
         InputError: as ``curated_cases``, or a store whose index cannot be read.
     """
     return _read_index(Path(dataset_dir).expanduser()) if is_store(dataset_dir) else curated_cases(dataset_dir)
+
+
+def known_burden(dataset_dir: str | Path) -> dict[str, float]:
+    """The tumours' share of the liver by case_id: known of a store, and of nothing else without reading its masks."""
+    if not is_store(dataset_dir):
+        return {}
+    rows = _index(Path(dataset_dir).expanduser())["cases"]
+    return {row["case_id"]: row["tumor_ml"] / row["liver_ml"] if row["liver_ml"] else 0.0 for row in rows}
 
 
 def prepare_for_training(dataset_dir: str | Path, *, spec: ModelSpec, store: str | Path) -> PreparedData:
@@ -105,6 +131,8 @@ def prepare(
     if cases:
         stored = [open_case(case, spec=spec, folder=out) for case in cases]
         _finish(out, dataset_dir, data=data, stored=stored, cases=cases, failed=failed, licence=licence, seed=seed)
+        for place in remove_outdated(cases, spec=spec, folder=out):
+            say(f"{place.name}: removed, its files have changed")
     return {
         "store": str(out),
         "grid": grid_name(spec),
@@ -141,28 +169,34 @@ def _finish(
     A store that is only used, or used for another data set's cases, too, stays as it is.
     """
     burden = {case.case_id: case.burden for case in stored}
+    content = {case.case_id: case.content_hash for case in stored}
+    cases = join_patients(cases, content=content)
     is_own = _other_data(folder, dataset_dir) is None
-    folds = _stable_folds(folder / FOLDS if is_own else None, cases, burden=burden, seed=seed)
-    if is_own and not is_store(dataset_dir):
-        write_folds(folder / FOLDS, cases, folds, burden=burden)
-        write_json(
-            folder / INDEX,
-            {
-                "dataset": str(_resolved(dataset_dir)),
-                "licence": licence or licence_note(dataset_dir),
-                "cases": [_index_row(case, each) for case, each in zip(cases, stored, strict=True)],
-                "excluded": data.excluded,
-                "failed": dict(failed or {}),
-            },
-        )
-    return PreparedData(cases=list(cases), folds=folds, excluded=data.excluded)
+    path = folder / FOLDS if is_own else None
+    if is_own and not is_store(dataset_dir) and process_rank()[0] == 0:
+        with FileLock(folder / INDEX_LOCK):  # two that come at once must not deal the folds twice
+            folds = _stable_folds(path, cases, content=content, burden=burden, seed=seed)
+            write_folds(folder / FOLDS, cases, folds, burden=burden)
+            write_json(
+                folder / INDEX,
+                {
+                    "dataset": str(_resolved(dataset_dir)),
+                    "licence": licence or licence_note(dataset_dir),
+                    "cases": [_index_row(case, each) for case, each in zip(cases, stored, strict=True)],
+                    "excluded": data.excluded,
+                    "failed": dict(failed or {}),
+                },
+            )
+    else:
+        folds = _stable_folds(path, cases, content=content, burden=burden, seed=seed)
+    return PreparedData(cases=cases, folds=folds, content=content, excluded=data.excluded)
 
 
 def _stable_folds(
-    path: Path | None, cases: Sequence[Case], *, burden: Mapping[str, float], seed: int
+    path: Path | None, cases: Sequence[Case], *, content: Mapping[str, str], burden: Mapping[str, float], seed: int
 ) -> dict[str, int]:
     """Patients stay in the fold they are in; new ones are dealt out."""
-    known = read_folds(path, cases) if path is not None and path.is_file() else {}
+    known = read_folds(path, cases, content=content) if path is not None and path.is_file() else {}
     if len(known) == len(cases):
         return known
     kept = {case.patient_id: known[case.case_id] for case in cases if case.case_id in known}

@@ -63,10 +63,12 @@ def split_dataset(
         folds: another file of folds.
 
     Raises:
-        InputError: no data set, a case that cannot be prepared, no such fold, or a case without one.
+        InputError: no data set, a case that cannot be prepared, no such fold, a case without one, or folds
+            that separate scans of one patient or equal images.
     """
     data = prepare_for_training(dataset_dir, spec=spec, store=store)
-    numbers = read_folds(Path(folds).expanduser(), data.cases) if folds else data.folds
+    own_folds = Path(folds).expanduser() if folds else None
+    numbers = read_folds(own_folds, data.cases, content=data.content) if own_folds else data.folds
     lacking = [case.case_id for case in data.cases if case.case_id not in numbers]
     if lacking and fold is not None:
         raise InputError(

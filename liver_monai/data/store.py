@@ -1,7 +1,8 @@
 """The store: cases on the model grid, compressed a slice at a time, so that a slab is read without its volume.
 
 A case is a folder whose name holds a hash of its source files and of the grid. It appears whole, by one rename, and
-never changes: readers need no lock, and whoever is killed while writing leaves nothing that could be read.
+never changes: readers need no lock, and whoever is killed while writing leaves nothing that could be read. What was
+made of a case's files before they changed is removed only by ``prepare``: a training that reads it would fail.
 """
 
 from __future__ import annotations
@@ -9,14 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
 import shutil
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,15 +29,17 @@ from torch import distributed
 from tqdm import tqdm
 
 from liver_monai.data.cases import Case
+from liver_monai.data.checks.content import measure_content
 from liver_monai.data.slabs import slab_indices
 from liver_monai.data.transforms import ORIENTATION, LoadImageVolumed, to_grid
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.volumes import Source, files_of
+from liver_monai.processes import in_processes
 from liver_monai.spec import LABELS, LIVER, TUMOR, ModelSpec
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Counts up when the same files and grid would be stored otherwise; what is stored is then made anew."""
 
 FACTS, IMAGE, LABEL, REFERENCE = "case.json", "image.b2nd", "label.b2nd", "reference.b2nd"
@@ -92,6 +91,7 @@ class StoredCase:
         shape: ``(D, H, W)`` on the model grid, slices first.
         class_counts: ``(D, 3)`` voxels of each label by slice.
         lesions: connected tumours.
+        content_hash: equal for equal images, mirrored ones included; empty where there is too little in it to tell.
         liver_ml, tumor_ml: of the reference on the CT's own grid; the liver includes its tumours.
         geometry: affines and shapes of the grids that the CT was on.
     """
@@ -102,6 +102,7 @@ class StoredCase:
     shape: tuple[int, int, int]
     class_counts: np.ndarray
     lesions: tuple[Lesion, ...]
+    content_hash: str
     liver_ml: float
     tumor_ml: float
     geometry: dict[str, Any]
@@ -189,14 +190,17 @@ def store_cases(
         jobs: cases at a time, each in a process of its own; by default by cores and cases, few in this process.
     """
     folder = Path(folder)
-    missing = [case for case in cases if not _is_stored(case, spec, folder)]
-    yield from (Preparation(case=case, is_kept=True) for case in cases if case not in missing)
-    if not missing:
+    tasks = []
+    for case in cases:
+        if _is_stored(case, spec, folder):
+            yield Preparation(case=case, is_kept=True)
+        else:
+            tasks.append((case, spec, folder))
+    if not tasks:
         return
-    jobs = jobs or max(1, min(MAX_PROCESSES, os.cpu_count() or 1, len(missing) // CASES_A_PROCESS))
+    jobs = jobs or max(1, min(MAX_PROCESSES, os.cpu_count() or 1, len(tasks) // CASES_A_PROCESS))
     with _writing(folder):
-        tasks = [(case, spec, folder) for case in missing]
-        results = _store_in_processes(tasks, n_processes=jobs) if jobs > 1 else (_try_case(*task) for task in tasks)
+        results = in_processes(_try_case, tasks, n_processes=jobs, killed=_killed)
         yield from tqdm(results, total=len(tasks), desc="preparing", unit="case", disable=None)
 
 
@@ -217,6 +221,7 @@ def open_case(case: Case, *, spec: ModelSpec, folder: str | Path) -> StoredCase:
         shape=tuple(facts["shape"]),
         class_counts=np.asarray(facts["class_counts"], dtype=np.int64).reshape(-1, len(LABELS)),
         lesions=tuple(Lesion(**{**lesion, "centre": tuple(lesion["centre"])}) for lesion in facts["lesions"]),
+        content_hash=facts["content_hash"],
         liver_ml=facts["liver_ml"],
         tumor_ml=facts["tumor_ml"],
         geometry=facts["geometry"],
@@ -270,51 +275,45 @@ def _writing(folder: Path) -> Iterator[None]:
         logger.warning("another process writes to %s; waiting for it", folder)
         lock.acquire()
     try:
-        for leftover in folder.glob("*/.*.writing"):  # of a writer that was killed
+        for leftover in folder.glob("*/.*.writing"):  # of a writer that was killed, or of what was being removed
             shutil.rmtree(leftover, ignore_errors=True)
         yield
     finally:
         lock.release()
 
 
-def _store_in_processes(tasks: Sequence[tuple[Case, ModelSpec, Path]], *, n_processes: int) -> Iterator[Preparation]:
-    with _pool(min(n_processes, len(tasks))) as pool:
-        futures = {pool.submit(_try_case, *task): task for task in tasks}
-        try:
-            for future in as_completed(futures):
-                yield _result_of(future, futures[future])
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+def remove_outdated(cases: Sequence[Case], *, spec: ModelSpec, folder: Path) -> list[Path]:
+    """Remove what was made of these cases' files before they changed, on this grid; returns where it lay.
+
+    Whoever still reads it will fail, and can go on with what has taken its place. A case of the same case_id that was
+    made of other files stays: it is another data set's.
+    """
+    current = {case_folder(case, spec=spec, folder=folder) for case in cases}
+    origins = {(case.case_id, _origin(case)) for case in cases}
+    outdated = [
+        place
+        for place in (folder / grid_name(spec)).glob("[!.]*")
+        if place not in current and _said_origin(place) in origins
+    ]
+    for place in outdated:
+        hidden = place.with_name(f".{place.name}.writing")  # at once, so that nobody finds half of it
+        with suppress(FileNotFoundError):  # another process removed it
+            place.replace(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
+    return outdated
 
 
-def _pool(n_processes: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(n_processes, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker)
+def _origin(case: Case) -> str:
+    return str(Path(str(case.image)).resolve())
 
 
-def _begin_worker() -> None:
-    torch.set_num_threads(1)  # the processes share the cores already
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _said_origin(place: Path) -> tuple[str, str]:
+    facts = _read_facts(place) or {}
+    return facts.get("case_id", ""), facts.get("origin", "")
 
 
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _result_of(future: Future[Preparation], task: tuple[Case, ModelSpec, Path]) -> Preparation:
-    """A process that is killed, for its memory say, ends the whole pool: who is not stored yet is tried alone."""
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        pass
-    try:
-        with _pool(1) as pool:
-            return pool.submit(_try_case, *task).result()
-    except BrokenProcessPool:
-        return Preparation(case=task[0], error=f"{task[0].image}: its process was killed, perhaps for want of memory")
+def _killed(case: Case, *_: object) -> Preparation:
+    return Preparation(case=case, error=f"{case.image}: its process was killed, perhaps for want of memory")
 
 
 def _try_case(case: Case, spec: ModelSpec, folder: Path) -> Preparation:
@@ -339,7 +338,7 @@ def _read_facts(place: Path) -> dict[str, Any] | None:
     try:
         facts: dict[str, Any] = json.loads((place / FACTS).read_text(encoding="utf-8"))
         sizes = {name: (place / name).stat().st_size for name in facts["sizes"]}
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, KeyError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None
     return facts if sizes == facts["sizes"] else None
 
@@ -348,7 +347,7 @@ def _write_case(case: Case, spec: ModelSpec, folder: Path) -> None:
     """Into a folder of this process, which then gets its name."""
     place = case_folder(case, spec=spec, folder=folder)
     loaded = LoadImageVolumed(("image", "label"))({**case.to_item()})
-    reference = np.asarray(loaded["label"])[0]
+    reference, content_hash = np.asarray(loaded["label"])[0], _content_hash(np.asarray(loaded["image"])[0])
     item = to_grid(spec)(loaded)
     temporary = place.with_name(f".{os.getpid()}.{place.name}.writing")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -356,12 +355,25 @@ def _write_case(case: Case, spec: ModelSpec, folder: Path) -> None:
     try:
         facts = _write_arrays(temporary, item, reference=reference)
         sizes = {name: (temporary / name).stat().st_size for name in (IMAGE, LABEL, REFERENCE)}
-        facts = {"case_id": case.case_id, **facts, "sizes": sizes}
+        facts = {
+            "case_id": case.case_id,
+            "origin": _origin(case),
+            "content_hash": content_hash,
+            **facts,
+            "sizes": sizes,
+        }
         (temporary / FACTS).write_text(json.dumps(facts) + "\n", encoding="utf-8")
+        if case_folder(case, spec=spec, folder=folder) != place:
+            raise InputError(f"{case.image}: this file or its mask changed while it was read; prepare the case again")
         shutil.rmtree(place, ignore_errors=True)  # what is not whole
         temporary.replace(place)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _content_hash(image: np.ndarray) -> str:
+    content = measure_content(image)
+    return content.digest if any(numbers.size for numbers in content.slices) else ""
 
 
 def _write_arrays(folder: Path, item: dict[str, Any], *, reference: np.ndarray) -> dict[str, Any]:
@@ -422,5 +434,10 @@ def _write(path: Path, array: np.ndarray, *, cparams: dict[str, Any]) -> None:
 
 
 def _read(path: Path, slices: slice) -> np.ndarray:
-    array: np.ndarray = blosc2.open(str(path), mode="r", dparams=ONE_THREAD)[slices]
+    try:
+        array: np.ndarray = blosc2.open(str(path), mode="r", dparams=ONE_THREAD)[slices]
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path}: is no longer there; if its files changed and it was prepared anew, go on with --resume"
+        ) from error
     return array

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from math import isnan
 from pathlib import Path
@@ -22,6 +19,7 @@ from liver_monai.errors import InputError, one_line
 from liver_monai.io.files import whole_file, write_json
 from liver_monai.io.probabilities import STRUCTURES, probability_file, read_probabilities
 from liver_monai.io.volumes import read_mask, require_same_grid
+from liver_monai.processes import in_processes
 from liver_monai.scoring.calibration import Calibration, calibrate
 from liver_monai.scoring.measures import TOLERANCE_MM
 from liver_monai.scoring.overlap import CLASSES, pixel_accuracy
@@ -63,10 +61,7 @@ def evaluate(
         jobs: how many cases at a time, each in a process of its own; 1 stays in this one.
     """
     tasks = [(case, predictions.get(case.case_id), protocol, tolerance_mm, probabilities) for case in references]
-    if jobs > 1 and len(tasks) > 1:
-        yield from _evaluate_in_processes(tasks, n_processes=min(jobs, len(tasks)))
-    else:
-        yield from (_try_case(*task) for task in tasks)
+    return in_processes(_try_case, tasks, n_processes=jobs, killed=_killed)
 
 
 def score_row(score: Score) -> dict[str, Any]:
@@ -160,42 +155,8 @@ def write_csv(path: Path, rows: Iterable[dict[str, Any]], *, columns: Iterable[s
         temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
 
 
-def _evaluate_in_processes(tasks: Sequence[tuple[Any, ...]], *, n_processes: int) -> Iterator[Score]:
-    with _pool(n_processes) as pool:
-        futures = [pool.submit(_try_case, *task) for task in tasks]
-        try:
-            for task, future in zip(tasks, futures, strict=True):
-                yield _result_of(future, task)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _pool(n_processes: int) -> ProcessPoolExecutor:
-    """Fresh processes: forking one that holds torch's threads may hang."""
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(n_processes, mp_context=context, initializer=_use_one_thread)
-
-
-def _use_one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)  # the processes share the cores already
-
-
-def _result_of(future: Future[Score], task: tuple[Any, ...]) -> Score:
-    """A process that is killed, for its memory say, ends the whole pool: who has no score yet gets one alone."""
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        return _score_alone(task)
-
-
-def _score_alone(task: tuple[Any, ...]) -> Score:
-    try:
-        with _pool(1) as pool:
-            return pool.submit(_try_case, *task).result()
-    except BrokenProcessPool:
-        return Score(case=task[0], prediction=task[1], error="its process was killed, perhaps for want of memory")
+def _killed(case: Case | Reference, prediction: Path | None, *_: Any) -> Score:
+    return Score(case=case, prediction=prediction, error="its process was killed, perhaps for want of memory")
 
 
 def _try_case(
@@ -222,10 +183,11 @@ def _score_case(
     reference = read_mask(case.label, grid=predicted)
     require_same_grid(predicted, reference)
     affine = np.asarray(reference.affine)
+    known_mm = case.spacing_mm if isinstance(case, Case) else None
     result = score_case(
         predicted[0].numpy(),
         reference[0].numpy(),
-        spacing_mm=np.linalg.norm(affine[:3, :3], axis=0),
+        spacing_mm=known_mm or np.linalg.norm(affine[:3, :3], axis=0),
         protocol=protocol,
         tolerance_mm=tolerance_mm,
         slice_axis=int(np.flatnonzero(io_orientation(affine)[:, 0] == 2)[0]),

@@ -13,12 +13,14 @@ import numpy as np
 
 from liver_monai.data.cases import Case
 from liver_monai.data.leak import LeakySplit, held_out_slices, split_by_slice
+from liver_monai.data.transforms import with_spacing
 from liver_monai.engine.trial import PARTS, Say, Trial, predict_masks, train_trial
 from liver_monai.io.files import write_json
 from liver_monai.io.volumes import read_mask
 from liver_monai.model.bundle import read_config
 from liver_monai.scoring.overlap import count_table
 from liver_monai.scoring.slices import slice_scores
+from liver_monai.spec import ModelSpec
 
 SPLITS = ("by_patient", "by_slice")
 
@@ -42,7 +44,11 @@ def run_leak(trial: Trial, *, say: Say) -> dict[str, Any]:
     masks["by_slice"] = predict_masks(tested, run=run, out=trial.folder / "leak" / "masks")[0]
     scored = [case for case in tested if all(case.case_id in each for each in masks.values())]
     rows = [
-        {"case_id": case.case_id, "split": name, **_score(case, masks[name][case.case_id], trial, split)}
+        {
+            "case_id": case.case_id,
+            "split": name,
+            **score_held_out(case, masks[name][case.case_id], spec=trial.spec, split=split),
+        }
         for case in scored
         for name in SPLITS
     ]
@@ -66,13 +72,15 @@ def _overrides(trial: Trial, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {"split": {**fixed, **arguments}, "train#dataset": {**dataset, "centres": "$@split.centres"}}
 
 
-def _score(case: Case, mask: Path, trial: Trial, split: LeakySplit) -> dict[str, Any]:
+def score_held_out(case: Case, mask: Path, *, spec: ModelSpec, split: LeakySplit) -> dict[str, Any]:
     """Sums over the case's held-out slices, so that cases and folds can be pooled."""
     reference, prediction = read_mask(str(case.label)), read_mask(mask)
+    if case.spacing_mm:  # slices were counted on the true spacing
+        reference = with_spacing(reference, case.spacing_mm)
     slices, axis = held_out_slices(
         tuple(reference.shape[1:]),
         np.asarray(reference.affine),
-        spacing_mm=trial.spec.spacing_mm,
+        spacing_mm=spec.spacing_mm,
         n_slices=split.n_slices[case.case_id],
         centres=split.centres[case.case_id],
     )

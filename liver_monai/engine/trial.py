@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from liver_monai.data.cases import Case
-from liver_monai.data.partition import Partition, partition_cases
-from liver_monai.data.preparation import open_dataset, store_folder
-from liver_monai.data.store import build_store
+from liver_monai.data.partition import Partition, partition_cases, require_apart
+from liver_monai.data.preparation import known_burden, open_dataset, store_folder
+from liver_monai.data.store import build_store, open_case, store_cases
 from liver_monai.engine.evaluation import evaluate, write_scores
 from liver_monai.engine.inference import load_model, predict
 from liver_monai.engine.slice_loss import slice_losses
@@ -76,9 +76,10 @@ class Trial:
         return Path(store_folder(self.plan.data, self.plan.out / "store")).resolve()
 
     def partition(self) -> Partition:
-        """Its cases, the same for every bundle."""
+        """Its cases, the same for every bundle; of a store they are stratified by the tumours' burden."""
         plan = self.plan
-        return partition_cases(open_dataset(plan.data).cases, fold=self.fold, n_folds=plan.n_folds, seed=plan.seed)
+        cases, burden = open_dataset(plan.data).cases, known_burden(plan.data)
+        return partition_cases(cases, fold=self.fold, n_folds=plan.n_folds, seed=plan.seed, burden=burden)
 
 
 def run_trial(trial: Trial, *, say: Say) -> dict[str, Any]:
@@ -94,6 +95,7 @@ def run_trial(trial: Trial, *, say: Say) -> dict[str, Any]:
         return read_config(done)
     partition = trial.partition()
     cases = {part: getattr(partition, part) for part in PARTS}
+    _require_apart(trial, cases)
     say(f"{trial}: training")
     run = train_trial(trial, trial.folder / "run", {"split": _split_of(partition)})
     say(f"{trial}: predicting and scoring")
@@ -110,6 +112,14 @@ def run_trial(trial: Trial, *, say: Say) -> dict[str, Any]:
         content["parts"][part]["loss"] = loss
     write_json(done, content)
     return content
+
+
+def _require_apart(trial: Trial, cases: Mapping[str, Sequence[Case]]) -> None:
+    """Refuse to test on an image that trains under another name; a case that cannot be prepared fails later."""
+    everything = [case for part in PARTS for case in cases[part]]
+    done = list(store_cases(everything, spec=trial.spec, folder=trial.store))
+    stored = [open_case(each.case, spec=trial.spec, folder=trial.store) for each in done if not each.error]
+    require_apart(cases, stored, dataset_dir=trial.plan.data)
 
 
 def train_trial(trial: Trial, run: Path, overrides: Mapping[str, Any]) -> Path:

@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 
 from liver_monai.errors import InputError
 from liver_monai.io.dicom import DicomVolume, only_volume
-from liver_monai.io.dicom.archive import DICOM_SUFFIXES, is_dicom_file, is_zip
+from liver_monai.io.dicom.archive import DICOM_SUFFIXES, is_dicom_file, is_tar, is_zip
 from liver_monai.io.dicom.geometry import place_slices
 from liver_monai.io.itk import ITK_SUFFIXES, itk_affine, itk_dtype, itk_shape, itk_voxels, open_itk
 from liver_monai.io.nifti import NIFTI_SUFFIXES, is_nifti, nifti_shape, nifti_voxels, open_nifti
@@ -192,6 +192,8 @@ def _found(source: Source) -> Path | DicomVolume:
         raise InputError(f"{path}: no such file or folder")
     if path.is_file() and is_volume_file(path):
         return path
+    if is_tar(path):
+        raise InputError(f"{path}: is a tar archive; unpack it and give the folder, or pack it as zip")
     if path.is_dir() or is_zip(path) or is_dicom_file(path):
         return only_volume(path)
     raise InputError(f"{path}: is not a volume that can be read; give {VOLUME_FORMATS} (a folder, zip or file)")
@@ -217,7 +219,26 @@ def _compact(path: Path, voxels: np.ndarray) -> np.ndarray:
         raise InputError(f"{path}: {count} of {voxels.size} voxels are NaN or infinite; a CT holds finite HU only")
     limits = np.iinfo(np.int16)
     fits = voxels.dtype.kind in "iub" and voxels.min() >= limits.min and voxels.max() <= limits.max
-    return np.ascontiguousarray(voxels, dtype=np.int16 if fits else np.float32)
+    return _last_axis_first(voxels, dtype=np.int16 if fits else np.float32)
+
+
+ROWS_A_BLOCK = 64
+"""With as many slices as a CT has, a block of rows fits into a core's cache."""
+
+
+def _last_axis_first(voxels: np.ndarray, *, dtype: type[np.generic]) -> np.ndarray:
+    """A copy whose last axis lies together in memory, as torch has it; in most files it is the first axis that does.
+
+    NumPy alone would walk through one of the two across its order, which takes two to three times as long.
+    """
+    if voxels.flags.c_contiguous:
+        return np.ascontiguousarray(voxels, dtype=dtype)
+    ordered = np.empty(voxels.shape, dtype=dtype)
+    for first in range(0, voxels.shape[0], ROWS_A_BLOCK):
+        rows = slice(first, first + ROWS_A_BLOCK)
+        for y in range(voxels.shape[1]):
+            ordered[rows, y] = voxels[rows, y]
+    return ordered
 
 
 def _tensor(voxels: np.ndarray, affine: np.ndarray, *, name: str) -> MetaTensor:

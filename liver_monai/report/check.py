@@ -76,6 +76,7 @@ def _check_table(findings: Sequence[Mapping[str, Any]]) -> Table:
         title="Findings by check",
         columns=["check", "severity", "findings", "cases"],
         rows=rows,
+        text_columns=["cases"],
         note="An error makes results wrong, or prevents them, until it is mended or the case excluded. A warning makes "
         "a case or its figures doubtful. A note is worth knowing.",
     )
@@ -106,7 +107,7 @@ def _figures_of(case: Mapping[str, Any]) -> dict[str, Any]:
     spacing_mm, percentiles = figures["spacing_mm"], figures["percentiles_hu"]
     figures["spacing"] = TIMES.join(f"{value:.3g}" for value in spacing_mm)
     figures |= {f"p{percent}_hu": value for percent, value in percentiles.items()}
-    figures |= {key: round(figures[key]) for key in ("low_hu", "high_hu")}
+    figures |= {key: f"{round(figures[key], 2):g}" for key in ("low_hu", "high_hu")}
     return figures
 
 

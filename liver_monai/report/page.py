@@ -39,6 +39,7 @@ class Table:
         rows: one cell a column; ``None`` and NaN are shown as missing, floats with the decimals their column needs.
         note: how the numbers came about, shown below the table.
         links: name of a row -> file beside the page that tells more of it.
+        text_columns: those that hold names, even where each looks like a number.
 
     Raises:
         ValueError: a row has not one cell a column.
@@ -49,6 +50,7 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     note: str = ""
     links: Mapping[str, str] = field(default_factory=dict)
+    text_columns: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -199,7 +201,10 @@ class _TableView:
     def of(cls, table: Table) -> _TableView:
         columns = [[row[index] for row in table.rows] for index in range(len(table.columns))]
         texts = [_format_column(column) for column in columns]
-        is_number = [index > 0 and _holds_numbers(column) for index, column in enumerate(columns)]
+        is_number = [
+            index > 0 and name not in table.text_columns and _holds_numbers(column)
+            for index, (name, column) in enumerate(zip(table.columns, columns, strict=True))
+        ]
         return cls(
             title=table.title,
             note=table.note,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from liver_monai.data.checks.content import Match, find_matches
 from liver_monai.data.checks.findings import CaseReport, Observed
+from liver_monai.data.folds import FoldRow
 from liver_monai.spec import ModelSpec
 
 MOST_NAMES = 12
@@ -29,11 +30,22 @@ class DataSet:
         folders: as given.
         reports: of all cases that were not excluded.
         excluded: reasons by case_id.
+        folds: what each file of folds says, by case_id.
+        licences: what is known of the licence of each data set.
     """
 
     folders: Sequence[Path]
     reports: Sequence[CaseReport]
     excluded: Mapping[str, str] = field(default_factory=dict)
+    folds: Mapping[Path, Mapping[str, FoldRow]] = field(default_factory=dict)
+    licences: Mapping[Path, str] = field(default_factory=dict)
+
+    @cached_property
+    def matches(self) -> list[tuple[CaseReport, CaseReport, Match]]:
+        """Pairs of cases that show the same."""
+        reports = [report for report in self.reports if report.content is not None]
+        found = find_matches([report.content for report in reports if report.content is not None])
+        return [(reports[match.first], reports[match.second], match) for match in found]
 
     def figures(self, name: str) -> dict[str, float]:
         """One figure by case_id, where it is known."""
@@ -42,7 +54,7 @@ class DataSet:
 
 def duplicates(data: DataSet) -> Iterator[Observed]:
     """The same voxels twice, however they are flipped, stored or padded."""
-    for first, second, match in _matches(data):
+    for first, second, match in data.matches:
         if match.kind == "same":
             yield Observed(
                 case_id=second.case_id,
@@ -53,7 +65,7 @@ def duplicates(data: DataSet) -> Iterator[Observed]:
 
 def shared_slices(data: DataSet) -> Iterator[Observed]:
     """One scan is a part of another."""
-    for first, second, match in _matches(data):
+    for first, second, match in data.matches:
         if match.kind == "part":
             yield Observed(
                 case_id=second.case_id,
@@ -64,13 +76,47 @@ def shared_slices(data: DataSet) -> Iterator[Observed]:
 
 def similar(data: DataSet) -> Iterator[Observed]:
     """Other voxels, but the same body: another reconstruction, rounding or resampling of one scan."""
-    for first, second, match in _matches(data):
+    for first, second, match in data.matches:
         if match.kind == "similar":
             yield Observed(
                 case_id=second.case_id,
                 text=f"looks like {first.case_id}: mean HU along all axes differs by {match.difference_hu:.2g} HU only",
                 figures={"other": first.case_id, "difference_hu": round(match.difference_hu, 3)},
             )
+
+
+def split_duplicates(data: DataSet) -> Iterator[Observed]:
+    """Cases of the same image, or with shared slices, in different folds."""
+    for first, second, match in data.matches:
+        if match.kind == "similar":
+            continue
+        for file, rows in data.folds.items():
+            folds = [rows[report.case_id].fold for report in (first, second) if report.case_id in rows]
+            if len(set(folds)) > 1:
+                yield Observed(
+                    case_id=second.case_id,
+                    text=f"shows what {first.case_id} shows, but {file} puts it into fold {folds[1]} and the other "
+                    f"into fold {folds[0]}",
+                    figures={"other": first.case_id, "folds": folds, "file": str(file)},
+                )
+
+
+def split_patients(data: DataSet) -> Iterator[Observed]:
+    """Scans of one patient in different folds; who the patient is, the file of folds may know better."""
+    for file, rows in data.folds.items():
+        scans: dict[str, dict[str, int]] = defaultdict(dict)
+        for report in data.reports:
+            if report.case_id in rows:
+                fold, patient_id = rows[report.case_id]
+                for each in {patient_id, report.patient_id} - {""}:
+                    scans[each][report.case_id] = fold
+        for patient_id, folds in scans.items():
+            if len(set(folds.values())) > 1:
+                said = ", ".join(f"{case_id} in {fold}" for case_id, fold in folds.items())
+                yield Observed(
+                    text=f"{file} puts scans of the patient '{patient_id}' into different folds: {said}",
+                    figures={"patient_id": patient_id, "folds": folds, "file": str(file)},
+                )
 
 
 def no_tumor(data: DataSet) -> Iterator[Observed]:
@@ -106,8 +152,9 @@ def mixed_orientation(data: DataSet) -> Iterator[Observed]:
 
 
 def odd_contrast(data: DataSet) -> Iterator[Observed]:
-    """Livers much brighter or darker than the others."""
-    livers_hu = data.figures("liver_hu")
+    """Livers much brighter or darker than the others, those left out whose values are no Hounsfield units."""
+    not_hu = {finding.case_id for report in data.reports for finding in report.findings if finding.check == "not-hu"}
+    livers_hu = {case_id: hu for case_id, hu in data.figures("liver_hu").items() if case_id not in not_hu}
     if len(livers_hu) < 3:
         return
     median_hu = float(np.median(list(livers_hu.values())))
@@ -129,43 +176,21 @@ def several_scans(data: DataSet) -> Iterator[Observed]:
     for patient_id, case_ids in scans.items():
         if len(case_ids) > 1:
             yield Observed(
-                text=f"patient {patient_id} has {len(case_ids)} scans: {_names(case_ids)}",
+                text=f"{len(case_ids)} scans of the patient '{patient_id}': {_names(case_ids)}",
                 figures={"patient_id": patient_id, "case_ids": case_ids},
             )
 
 
 def licence(data: DataSet) -> Iterator[Observed]:
     """What the data set says of its licence."""
-    for folder in data.folders:
-        stated = _stated_licence(folder)
-        if stated:
-            yield Observed(text=f"{folder} is under the licence {stated}", figures={"licence": stated})
-        elif folder.is_dir():
-            yield Observed(text=f"{folder} states no licence", figures={"licence": None})
+    for folder, note in data.licences.items():
+        yield Observed(text=f"{folder}: {note}", figures={"licence": note})
 
 
 def excluded(data: DataSet) -> Iterator[Observed]:
     """Cases left out, each with the reason that the list gives."""
     for case_id, reason in data.excluded.items():
         yield Observed(case_id=case_id, text=f"excluded and not checked: {reason}", figures={"reason": reason})
-
-
-def _matches(data: DataSet) -> Iterator[tuple[CaseReport, CaseReport, Match]]:
-    reports = [report for report in data.reports if report.content is not None]
-    for match in find_matches([report.content for report in reports if report.content is not None]):
-        yield reports[match.first], reports[match.second], match
-
-
-def _stated_licence(folder: Path) -> str:
-    """The field of MSD's ``dataset.json``, in either spelling."""
-    listing = folder / "dataset.json"
-    if not listing.is_file():
-        return ""
-    try:
-        content = json.loads(listing.read_text(encoding="utf-8"))
-    except ValueError:
-        return ""
-    return str(content.get("licence") or content.get("license") or "") if isinstance(content, dict) else ""
 
 
 def _names(case_ids: Sequence[str]) -> str:

@@ -43,7 +43,7 @@ def header_spacing(case: LoadedCase) -> Iterator[Observed]:
     if case.header is None or case.image_error:
         return
     pixdim_mm = np.array(case.header.pixdim_mm)
-    affine_mm = np.linalg.norm(case.affine[:3, :3], axis=0)
+    affine_mm = np.linalg.norm(case.stored_affine[:3, :3], axis=0)
     if not np.allclose(pixdim_mm, affine_mm, rtol=SPACING_TOLERANCE):
         yield Observed(
             text=f"the header's pixdim says {_mm(pixdim_mm)}, its affine {_mm(affine_mm)}; they must agree to 1 %",
@@ -74,8 +74,18 @@ def header_unit(case: LoadedCase) -> Iterator[Observed]:
 
 def unknown_spacing(case: LoadedCase) -> Iterator[Observed]:
     """Spacing exactly (1, 1, 1) mm with an identity affine: what writers fill in when they know neither."""
-    if case.true_spacing_mm is None and np.array_equal(case.affine, np.eye(4)):
+    if case.case.spacing_mm is None and np.array_equal(case.stored_affine, np.eye(4)):
         yield Observed(text="spacing (1, 1, 1) mm and an identity affine: what a writer fills in that knows neither")
+
+
+def overridden_spacing(case: LoadedCase) -> Iterator[Observed]:
+    """A spacing override is in force."""
+    if case.case.spacing_mm is not None:
+        stored_mm = np.linalg.norm(case.stored_affine[:3, :3], axis=0)
+        yield Observed(
+            text=f"a spacing override is in force: {_mm(case.spacing_mm)} instead of the header's {_mm(stored_mm)}",
+            figures={"spacing_mm": _rounded(case.spacing_mm), "header_mm": _rounded(stored_mm)},
+        )
 
 
 def odd_spacing(case: LoadedCase) -> Iterator[Observed]:

@@ -49,7 +49,8 @@ def label_values(case: LoadedCase) -> Iterator[Observed]:
         most = sorted(unknown.items(), key=lambda item: -item[1])[:MOST_VALUES_SHOWN]
         known = ", ".join(f"{value} {name}" for value, name in LABELS.items())
         yield Observed(
-            text=f"{sum(unknown.values())} voxels hold {len(unknown)} values that are no label, such as "
+            text=f"{sum(unknown.values())} voxels hold values that are no label, "
+            f"{'such as ' if len(unknown) > len(most) else ''}"
             f"{', '.join(f'{value:g} ({count})' for value, count in most)}; the labels are {known}",
             figures={"n_voxels": sum(unknown.values()), "values": [value for value, _ in most]},
         )

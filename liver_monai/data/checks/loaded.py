@@ -14,6 +14,7 @@ from scipy import ndimage
 from liver_monai.data.cases import Case
 from liver_monai.data.checks.header import StoredHeader, read_stored_header
 from liver_monai.data.checks.measures import Blocks, Histogram
+from liver_monai.data.transforms import with_spacing
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.nifti import DAMAGED
 from liver_monai.io.volumes import Source, is_volume_file, read_mask, read_volume, require_same_grid
@@ -30,6 +31,8 @@ class LoadedCase:
 
     Attributes:
         image: ``(X, Y, Z)`` Hounsfield units in the stored orientation; empty where ``image_error`` says why.
+        affine: ``(4, 4)`` from voxels to mm, RAS, with the case's true spacing where that is known.
+        stored_affine: as the file says it.
         label: ``(X, Y, Z)``, any values; ``None`` where there is none, or ``label_error`` says why.
         grid_error: how the mask's grid differs from the image's.
     """
@@ -39,7 +42,10 @@ class LoadedCase:
         self.label_error = self.grid_error = ""
         self.label: np.ndarray | None = None
         volume, self.image_error = _try_read(case.image)
-        self.affine = np.eye(4) if volume is None else np.asarray(volume.affine, dtype=np.float64)
+        self.stored_affine = np.eye(4) if volume is None else np.asarray(volume.affine, dtype=np.float64)
+        self.affine = self.stored_affine
+        if volume is not None and case.spacing_mm is not None:
+            self.affine = np.asarray(with_spacing(volume, case.spacing_mm).affine, dtype=np.float64)
         self.image = np.zeros((0, 0, 0), np.int16) if volume is None else volume[0].numpy()
         if case.label is not None:
             label, self.label_error = _try_read_label(case.label, volume)
@@ -47,16 +53,10 @@ class LoadedCase:
             if label is not None and volume is not None:
                 self.grid_error = _grid_error(label, volume)
 
-    @property
-    def true_spacing_mm(self) -> tuple[float, float, float] | None:
-        """Spacing along the stored axes that the data set states, where the header lies."""
-        return getattr(self.case, "spacing_mm", None)
-
     @cached_property
     def spacing_mm(self) -> np.ndarray:
         """Along the stored axes."""
-        stated = self.true_spacing_mm
-        return np.linalg.norm(self.affine[:3, :3], axis=0) if stated is None else np.asarray(stated, dtype=np.float64)
+        return np.asarray(np.linalg.norm(self.affine[:3, :3], axis=0))
 
     @property
     def slice_axis(self) -> int:
@@ -102,9 +102,7 @@ class LoadedCase:
     @cached_property
     def blocks(self) -> Blocks:
         """Image and mask in coarse blocks, RAS."""
-        affine = self.affine.copy()
-        affine[:3, :3] *= self.spacing_mm / np.linalg.norm(affine[:3, :3], axis=0)
-        return Blocks.of(self.image, self.mask, affine=affine)
+        return Blocks.of(self.image, self.mask, affine=self.affine)
 
     @cached_property
     def liver_box(self) -> tuple[slice, ...] | None:

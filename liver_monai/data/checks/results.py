@@ -64,13 +64,21 @@ def _case_file(folder: Path, case: Case) -> Path:
 
 
 def _state(case: Case) -> dict[str, Any]:
-    """Files by name, size and time of change; of a folder, all files in it. And the version that checked them."""
+    """Files by name, size and time of change; of a folder, all files in it. And what else the report depends on."""
     sources = [source for source in (case.image, case.label) if source is not None]
     files = [file for source in sources for file in files_of(source)]
-    return {"version": __version__, "files": [[str(file), *_size_and_time(file)] for file in files]}
+    return {
+        "version": __version__,
+        "patient_id": case.patient_id,
+        "spacing_mm": case.spacing_mm and list(case.spacing_mm),
+        "files": [[str(file), *_size_and_time(file)] for file in files],
+    }
 
 
 def _size_and_time(file: Path) -> tuple[int, int]:
+    """None of a file that is not there."""
+    if not file.exists():
+        return -1, -1
     status = file.stat()
     return status.st_size, status.st_mtime_ns
 

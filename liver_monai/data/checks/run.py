@@ -1,14 +1,8 @@
-"""Checking many cases: each in a process of its own time, one after the other, so that memory holds one case each."""
+"""Cases checked one after the other, in one process or several, each of which holds one case at a time."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 
@@ -20,6 +14,7 @@ from liver_monai.data.checks.loaded import LoadedCase
 from liver_monai.data.checks.table import check_case
 from liver_monai.data.checks.thumbnail import make_thumbnail
 from liver_monai.errors import one_line
+from liver_monai.processes import in_processes
 
 
 def examine(cases: Sequence[Case], *, jobs: int = 1) -> Iterator[CaseReport]:
@@ -28,10 +23,7 @@ def examine(cases: Sequence[Case], *, jobs: int = 1) -> Iterator[CaseReport]:
     Args:
         jobs: how many cases at a time, each in a process of its own; 1 stays in this one.
     """
-    if jobs > 1 and len(cases) > 1:
-        yield from _examine_in_processes(cases, n_processes=min(jobs, len(cases)))
-    else:
-        yield from (examine_case(case) for case in cases)
+    yield from in_processes(examine_case, [(case,) for case in cases], n_processes=jobs, killed=_killed)
 
 
 def examine_case(case: Case) -> CaseReport:
@@ -49,7 +41,7 @@ def _examine(loaded: LoadedCase) -> CaseReport:
         case_id=loaded.case.case_id,
         image=str(loaded.case.image),
         label=None if loaded.case.label is None else str(loaded.case.label),
-        patient_id=getattr(loaded.case, "patient_id", ""),
+        patient_id=loaded.case.patient_id,
         findings=findings,
         figures=_fingerprint(loaded) if is_read else {},
         content=measure_content(loaded.image) if is_read else None,
@@ -93,53 +85,10 @@ def _failed(case: Case, message: str) -> CaseReport:
         case_id=case.case_id,
         image=str(case.image),
         label=None if case.label is None else str(case.label),
+        patient_id=case.patient_id,
         findings=(finding,),
     )
 
 
-def _examine_in_processes(cases: Sequence[Case], *, n_processes: int) -> Iterator[CaseReport]:
-    with _pool(n_processes) as pool:
-        futures = [pool.submit(examine_case, case) for case in cases]
-        try:
-            for case, future in zip(cases, futures, strict=True):
-                yield _result_of(future, case)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _pool(n_processes: int) -> ProcessPoolExecutor:
-    """Fresh processes: forking one that holds torch's threads may hang."""
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(n_processes, mp_context=context, initializer=_start_process)
-
-
-def _start_process() -> None:
-    """Ctrl-C is the main process's to answer; where that one is gone, nobody waits for this one's report."""
-    import torch
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(1)  # the processes share the cores already
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _result_of(future: Future[CaseReport], case: Case) -> CaseReport:
-    """A process that is killed, for its memory say, ends the whole pool: who has no report yet gets one alone."""
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        return _examine_alone(case)
-
-
-def _examine_alone(case: Case) -> CaseReport:
-    try:
-        with _pool(1) as pool:
-            return pool.submit(examine_case, case).result()
-    except BrokenProcessPool:
-        return _failed(case, f"{case.image}: its process was killed, perhaps for want of memory. Give it more memory.")
+def _killed(case: Case) -> CaseReport:
+    return _failed(case, f"{case.image}: its process was killed, perhaps for want of memory. Give it more memory.")

@@ -92,6 +92,13 @@ CASE_CHECKS: tuple[Check[LoadedCase], ...] = (
         find=image.unknown_spacing,
     ),
     Check(
+        name="overridden-spacing",
+        severity="note",
+        looks_at="a case in the list of spacing overrides",
+        way_out="Nothing to do: everything is measured with it.",
+        find=image.overridden_spacing,
+    ),
+    Check(
         name="odd-spacing",
         severity="warning",
         looks_at="a spacing outside of 0.1 to 12 mm",
@@ -257,6 +264,20 @@ DATASET_CHECKS: tuple[Check[DataSet], ...] = (
         looks_at="half of the slices of the shorter scan occur in another one",
         way_out="Exclude one of them, or keep both in one fold.",
         find=dataset.shared_slices,
+    ),
+    Check(
+        name="split-duplicate",
+        severity="error",
+        looks_at="two cases as in duplicate or shared-slices that a file of folds puts into different folds",
+        way_out="Put both into one fold, or exclude one: scores would be those of a scan that the network has seen.",
+        find=dataset.split_duplicates,
+    ),
+    Check(
+        name="split-patient",
+        severity="error",
+        looks_at="scans of one patient that a file of folds puts into different folds",
+        way_out="Put them into one fold: scores would be those of a patient that the network has seen.",
+        find=dataset.split_patients,
     ),
     Check(
         name="similar",

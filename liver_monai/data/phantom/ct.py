@@ -8,10 +8,8 @@ Nothing in it comes from a real scan, and nothing learnt from it holds for patie
 from __future__ import annotations
 
 import os
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from liver_monai.data.phantom.shapes import FloatArray
 from liver_monai.data.phantom.tissue import draw_tissues, paint_patient
 from liver_monai.data.phantom.tumors import Tumor, draw_tumors, paint_tumors
 from liver_monai.io.files import whole_file, write_json
+from liver_monai.processes import open_pool
 from liver_monai.spec import LABELS, LIVER, TUMOR
 
 
@@ -156,7 +155,7 @@ def write_phantoms(out: Path, *, n_cases: int, shape: tuple[int, int, int] = (19
     names = [f"liver_{number:03d}" for number in range(n_cases)]
     write = partial(_write_case, out, seed=seed, shape=shape)
     workers = min(os.cpu_count() or 1, n_cases)
-    with ProcessPoolExecutor(max_workers=workers, mp_context=get_context("spawn")) as pool:
+    with open_pool(workers) as pool:
         truths = list(tqdm(pool.map(write, names, range(n_cases)), total=n_cases, desc="drawing", disable=None))
     write_json(out / "phantoms.json", dict(zip(names, truths, strict=True)))
     write_json(out / "dataset.json", _dataset(names))

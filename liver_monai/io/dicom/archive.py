@@ -1,8 +1,9 @@
-"""The files of a folder or of a zip, opened one by one; a zip is never unpacked to disk."""
+"""The files of a folder or of a zip, opened one by one; a zip is never unpacked to disk, a tar not read at all."""
 
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,15 @@ MAGIC = b"DICM"
 MAGIC_OFFSET = 128
 """A DICOM file begins with 128 bytes of anything and these four letters (PS3.10, 7.1)."""
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+"""Read in order alone, so that any slice would cost all before it; who packed a study so may unpack it."""
+
+FIRST_GROUPS = (0x0002, 0x0008)
+"""A data set without preamble begins with its meta information or with what identifies it (PS3.6)."""
+SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
+LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+"""The length of the first has two bytes, that of the others four, after two that are reserved (PS3.5, 7.1.2)."""
+HEAD_BYTES = 512
 
 Open = Callable[[str], BinaryIO]
 
@@ -46,11 +56,37 @@ def is_zip(path: Path) -> bool:
     return path.suffix.lower() == ".zip" and path.is_file()
 
 
+def is_tar(path: Path) -> bool:
+    """Whether a file is a tar, by its name."""
+    return path.name.lower().endswith(TAR_SUFFIXES) and path.is_file()
+
+
 def is_dicom(file: BinaryIO) -> bool:
-    """Whether an open file begins as DICOM does; it is left at its beginning."""
-    is_one = file.read(MAGIC_OFFSET + len(MAGIC))[MAGIC_OFFSET:] == MAGIC
+    """Whether an open file begins as DICOM does, with or without the preamble; it is left at its beginning."""
+    head = file.read(HEAD_BYTES)
     file.seek(0)
-    return is_one
+    return head[MAGIC_OFFSET:].startswith(MAGIC) or _is_dataset(head)
+
+
+def _is_dataset(head: bytes) -> bool:
+    """Whether two elements of the first groups follow each other in order: old exports have no preamble."""
+    try:
+        first, end = _element(head, 0)
+        second, _ = _element(head, end)
+    except struct.error:  # too short, or what would be a length leads out of it
+        return False
+    return first[0] in FIRST_GROUPS and second[0] in FIRST_GROUPS and first < second
+
+
+def _element(head: bytes, start: int) -> tuple[tuple[int, int], int]:
+    """Tag of a little-endian element, and where it ends; where there is no VR, the length is in its place."""
+    group, element = struct.unpack_from("<HH", head, start)
+    vr = head[start + 4 : start + 6]
+    if vr in SHORT_VRS:
+        return (group, element), start + 8 + struct.unpack_from("<H", head, start + 6)[0]
+    if vr in LONG_VRS:
+        return (group, element), start + 12 + struct.unpack_from("<I", head, start + 8)[0]
+    return (group, element), start + 8 + struct.unpack_from("<I", head, start + 4)[0]
 
 
 def is_dicom_file(path: Path) -> bool:

@@ -66,7 +66,7 @@ HEADER = (
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 )
-"""All that is read of a header: nothing of it names the patient."""
+"""All that is kept of a header: nothing of it names the patient."""
 
 DAMAGED = (InvalidDicomError, AttributeError, EOFError, IndexError, KeyError, OSError, TypeError, ValueError)
 """What pydicom raises, by turns, for a header or pixels that it cannot make sense of."""
@@ -122,7 +122,7 @@ def read_frames(file: BinaryIO, name: str) -> tuple[list[Frame], list[str]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of values that break a rule of the standard; those we use are checked
-            dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(HEADER))
+            dataset = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=list(HEADER))
             other = _other_object(dataset)
             if other is not None:
                 return [], [other] if other else []

@@ -10,6 +10,8 @@ from pathlib import Path, PurePosixPath
 import highdicom as hd
 import numpy as np
 from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.dicom.archive import open_archive
@@ -22,23 +24,18 @@ Grid = tuple[tuple[int, ...], np.ndarray]
 """Shape ``(X, Y, Z)`` and affine to RAS+ millimetres."""
 
 SNOMED = {
-    "10200004": LIVER,  # liver
-    "T-62000": LIVER,
-    "108369006": TUMOR,  # neoplasm
-    "M-8FFFF": TUMOR,
-    "372087000": TUMOR,  # primary malignant neoplasm
-    "86049000": TUMOR,
-    "M-80003": TUMOR,
-    "14799000": TUMOR,  # secondary neoplasm
-    "M-80006": TUMOR,
-    "4147007": TUMOR,  # mass, as in TCIA's HCC-TACE-Seg
-    "M-03000": TUMOR,
-    "52988006": TUMOR,  # lesion
-    "M-01100": TUMOR,
-    "25370001": TUMOR,  # hepatocellular carcinoma
+    LIVER: (codes.SCT.Liver,),
+    TUMOR: (
+        codes.SCT.Neoplasm,
+        codes.SCT.NeoplasmPrimary,
+        codes.SCT.MalignantNeoplasmPrimary,
+        codes.SCT.NeoplasmSecondary,
+        codes.SCT.Mass,  # as in TCIA's HCC-TACE-Seg
+        codes.SCT.Lesion,
+        Code("25370001", "SCT", "Hepatocellular carcinoma (morphologic abnormality)"),  # DICOM's tables lack it
+    ),
 }
-"""SegmentedPropertyTypeCode in SNOMED CT and in the SRT codes it had before 2019."""
-OF_THE_LIVER = {"10200004", "T-62000"}
+"""SegmentedPropertyTypeCode in SNOMED CT; the codes it had before 2019 (SRT) equal these."""
 
 NAMES = {
     LIVER: re.compile(r"(whole)?liver(parenchyma)?"),
@@ -115,12 +112,18 @@ HALF = 0.5
 def _label_of_segment(segment: Dataset) -> int | None:
     """By its code where that is known, else by its label; a tumour that is said to lie elsewhere is none of ours."""
     regions = {region.CodeValue for region in segment.get("AnatomicRegionSequence", [])}
-    if regions - OF_THE_LIVER:
+    if any(_label_of_code(region) != LIVER for region in regions):
         return None
-    codes = [str(code.get("CodeValue")) for code in segment.get("SegmentedPropertyTypeCodeSequence", [])]
-    coded = next((SNOMED[code] for code in codes if code in SNOMED), None)
+    types = [str(code.get("CodeValue")) for code in segment.get("SegmentedPropertyTypeCodeSequence", [])]
+    coded = next((label for label in map(_label_of_code, types) if label), None)
     named = label_of(str(segment.get("SegmentLabel", "")))
     return TUMOR if TUMOR in (coded, named) else coded or named
+
+
+def _label_of_code(value: str) -> int | None:
+    """By the value alone: the old codes come under the names SRT, SNM3 and 99SDM."""
+    spelled = [Code(value, scheme, "") for scheme in ("SCT", "SRT")]
+    return next((label for label, known in SNOMED.items() if any(code in spelled for code in known)), None)
 
 
 def _series(path: Path, volumes: list[DicomVolume]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

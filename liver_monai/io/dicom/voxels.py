@@ -6,11 +6,13 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pydicom
 from pydicom import Dataset
 from pydicom.pixels.utils import pixel_array
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.dicom.archive import open_archive
@@ -88,10 +90,19 @@ def _datasets(path: Path, frames: Sequence[Frame]) -> Iterator[tuple[Frame, Data
             if frame.file != name:
                 with open_file(frame.file) as file:
                     try:
-                        dataset, name = pydicom.dcmread(file), frame.file
+                        dataset, name = _read_dataset(file), frame.file
                     except DAMAGED as error:
                         raise InputError(f"{path}: {frame.file} is damaged ({one_line(error)})") from error
             yield frame, dataset
+
+
+def _read_dataset(file: BinaryIO) -> Dataset:
+    """A data set; one without meta information is not compressed, so that its encoding tells its transfer syntax."""
+    dataset = pydicom.dcmread(file, force=True)
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        is_implicit, _ = dataset.original_encoding
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if is_implicit else ExplicitVRLittleEndian
+    return dataset
 
 
 def _slice_hu(dataset: Dataset, frame: Frame, volume: DicomVolume) -> np.ndarray:

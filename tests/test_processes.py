@@ -1,0 +1,82 @@
+"""Processes that share work: results in order, the killed told, and nobody left when the first one is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from liver_monai.processes import in_processes
+
+PARENT = """
+import sys
+from pathlib import Path
+from liver_monai.processes import in_processes
+
+sys.path.insert(0, sys.argv[1])
+from test_processes import hold
+
+if __name__ == "__main__":
+    tasks = [(str(Path(sys.argv[2]) / name),) for name in ("a", "b", "c")]
+    list(in_processes(hold, tasks, n_processes=2, killed=hold))
+"""
+
+
+def hold(path):
+    """Keep a lock, which the system gives back when the process ends, and be busy for long."""
+    with FileLock(f"{path}.lock"):
+        Path(f"{path}.held").touch()
+        time.sleep(600)
+
+
+def double(number):
+    if number < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == 0:
+        raise ValueError("nothing")
+    return 2 * number
+
+
+def killed(number):
+    return f"{number} killed"
+
+
+@pytest.mark.parametrize("n_processes", [1, 2])
+def test_results_come_in_the_order_of_the_tasks(n_processes):
+    tasks = [(number,) for number in (5, 3, 4)]
+
+    assert list(in_processes(double, tasks, n_processes=n_processes, killed=killed)) == [10, 6, 8]
+
+
+def test_an_error_is_the_callers():
+    with pytest.raises(ValueError, match="nothing"):
+        list(in_processes(double, [(1,), (0,)], n_processes=2, killed=killed))
+
+
+def test_who_is_killed_is_told_and_the_others_have_their_results():
+    tasks = [(number,) for number in (1, -2, 3)]
+
+    assert list(in_processes(double, tasks, n_processes=2, killed=killed)) == [2, "-2 killed", 6]
+
+
+def test_no_process_outlives_the_one_that_started_it_however_that_ends(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    parent = subprocess.Popen([sys.executable, script, Path(__file__).parent, tmp_path], stderr=subprocess.DEVNULL)
+    while len(list(tmp_path.glob("*.held"))) < 2:
+        assert parent.poll() is None
+        time.sleep(0.05)
+
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+
+    for held in tmp_path.glob("*.held"):
+        with FileLock(held.with_suffix(".lock"), timeout=10):
+            pass
+    assert len(list(tmp_path.glob("*.held"))) == 2  # nobody went on to the third task
