@@ -7,12 +7,13 @@ from typing import Any
 from liver_monai import _torchvision
 from liver_monai._version import __version__
 
-__all__ = ["ModelSpec", "__version__", "score", "segment"]
+__all__ = ["ModelSpec", "__version__", "findings", "score", "segment"]
 
 _torchvision.install()
 
 _LAZY = {
     "ModelSpec": "liver_monai.spec",
+    "findings": "liver_monai.report.mask",
     "score": "liver_monai.scoring.overlap",
     "segment": "liver_monai.engine.inference",
 }

@@ -247,7 +247,7 @@ def train(  # noqa: PLR0913  # its options
     "--set", "settings", multiple=True, metavar="ID=VALUE", help="Override a value of inference.json; repeatable."
 )
 @SERIES
-@click.option("--report", is_flag=True, help="Write report.html with pictures.")
+@click.option("--report", is_flag=True, help="Write report.html, and the findings of each case.")
 @click.option("--resume", is_flag=True, help="Keep the masks that are there and go on with the others.")
 @click.option("--overwrite", is_flag=True, help="Replace the masks that are there.")
 @JSON
@@ -341,6 +341,42 @@ def evaluate(
     )
     _print_summary(summary, as_json=as_json)
     _exit_for(summary["n"] + summary["n_failed"], summary["n_failed"])
+
+
+@main.command()
+@click.argument("mask", type=click.Path(path_type=Path))
+@OUT
+@click.option("--image", type=click.Path(path_type=Path), help="The mask's CT, in any format.")
+@click.option("--probabilities", type=click.Path(path_type=Path), help="Folder of <case_id>_tumor.nii.gz.")
+@SERIES
+@click.option("--to", type=click.Choice(["dicom-seg"]), help="Write the mask in this format, too; --image is DICOM.")
+@click.option("--overwrite", is_flag=True, help="Replace findings that are there.")
+@JSON
+def report(
+    mask: Path,
+    out: Path,
+    image: Path | None,
+    probabilities: Path | None,
+    series: str | None,
+    to: str | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Measure the liver and every lesion of a mask, ours or not: volumes, diameters, place, brightness."""
+    from liver_monai.report.mask import report_mask
+
+    found = report_mask(
+        mask,
+        out=out,
+        image=image,
+        probabilities=probabilities,
+        series=series,
+        to=to,
+        overwrite=overwrite,
+        say=_say,
+    )
+    if as_json:
+        _print_json(found)
 
 
 @main.command()

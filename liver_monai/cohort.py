@@ -25,7 +25,7 @@ from liver_monai.engine.inference import AS_BUNDLED, Bundles, Choices, Predictio
 from liver_monai.errors import InputError
 from liver_monai.io.files import whole_file, write_json
 from liver_monai.io.probabilities import STRUCTURES, probability_file
-from liver_monai.io.record import write_record
+from liver_monai.io.record import provenance, write_record
 from liver_monai.model.bundle import find_bundle
 from liver_monai.report.check import write_check_report
 from liver_monai.report.cohort import MAX_PANELS, CasePicture, write_evaluation_report, write_prediction_report
@@ -140,7 +140,7 @@ def predict_cohort(  # noqa: PLR0913  # what the command takes
     )
     if report:
         pictures = [_prediction_picture(result) for result in results if result.mask is not None]
-        write_prediction_report(out / "report.html", rows=rows, pictures=pictures, provenance=_provenance(record))
+        write_prediction_report(out / "report.html", rows=rows, pictures=pictures, provenance=provenance(record))
         say(f"report: {out / 'report.html'}")
     return rows
 
@@ -186,7 +186,7 @@ def evaluate_cohort(
         lesions=lesion_rows(scores),
         summary=summary,
         pictures=[_score_picture(score) for score in _worst_first(scores)],
-        provenance=_provenance(record),
+        provenance=provenance(record),
     )
     say(f"report: {out / 'report.html'}")
     return summary
@@ -205,7 +205,7 @@ def compare_cohorts(
         temporary.write_bytes(picture)
     record = write_record(out / "record.json", inputs=[each.folder / "cases.csv" for each in found])
     write_comparison_report(
-        out / "report.html", comparison=comparison, forest_png=picture, provenance=_provenance(record)
+        out / "report.html", comparison=comparison, forest_png=picture, provenance=provenance(record)
     )
     say(f"report: {out / 'report.html'}")
     return comparison
@@ -225,7 +225,7 @@ def _write_check(out: Path, data: DataSet, findings: Sequence[Finding], *, summa
         out / "report.html",
         summary=summary,
         thumbnails={case_id: (stamp.gray, stamp.labels) for case_id, stamp in stamps.items() if stamp is not None},
-        provenance=_provenance(record),
+        provenance=provenance(record),
     )
     write_json(out / "check.json", summary)
 
@@ -344,9 +344,3 @@ def _scored_files(score: Score, probabilities: Path | None) -> list[Path]:
     if probabilities is not None:
         files += [probability_file(probabilities, score.case.case_id, name) for name in STRUCTURES]
     return [file for file in files if file is not None and not score.error]
-
-
-def _provenance(record: dict[str, Any]) -> dict[str, str]:
-    facts = {"command": " ".join(record["command"]), "finished": record["finished"], **record["environment"]}
-    hashes = {f"SHA-256 of {Path(file).name}": digest for file, digest in record["inputs_sha256"].items()}
-    return {**facts, **hashes}

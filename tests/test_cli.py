@@ -150,6 +150,7 @@ def test_a_prediction_leaves_its_record(predicted, trained_run, phantom_dataset)
     assert {file.name for file in out.iterdir()} == {
         *(f"liver_{number:03d}.nii.gz" for number in range(4)),
         "cases.csv",
+        "findings",
         "record.json",
         "report.html",
     }
@@ -162,8 +163,19 @@ def test_a_report_is_a_single_file(kind, request):
     assert "liver_000" in page
     sources = re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)["']|url\(([^)]*)\)""", page)
     assert sources
-    assert all(re.match(r"['\"]?(data:|#)", attribute or style) for attribute, style in sources)
+    assert all(re.match(r"['\"]?(data:|#|findings/)", attribute or style) for attribute, style in sources)
     assert "@import" not in page
+
+
+def test_a_report_of_a_prediction_leads_to_the_findings_of_each_case(predicted):
+    out, result = predicted
+    page = (out / "report.html").read_text(encoding="utf-8")
+    for row in json.loads(result.stdout):
+        (link,) = re.findall(rf'<a href="([^"]+)">{row["case_id"]}</a>', page)
+        found = json.loads((out / link).with_name("findings.json").read_text(encoding="utf-8"))
+        assert (out / link).is_file()
+        assert found["case_id"] == row["case_id"]
+        assert [found["liver_ml"], found["tumor_ml"]] == pytest.approx([row["liver_ml"], row["tumor_ml"]])
 
 
 @pytest.mark.parametrize(("spoil", "rule"), BAD_CTS)

@@ -47,7 +47,7 @@ MAY_IMPORT = {
 SCORING_NEEDS = {"numpy", "scipy", "torch"}
 WORDS_WITHOUT_MEANING = {"utils", "util", "helpers", "helper", "misc", "common", "manager"}
 HEAVY = ["torch", "monai", "numpy", "scipy", "nibabel", "SimpleITK", "matplotlib"]
-PUBLIC = {"ModelSpec", "__version__", "score", "segment"}
+PUBLIC = {"ModelSpec", "__version__", "findings", "score", "segment"}
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -47,3 +47,10 @@ def write_record(path: Path, *, inputs: Iterable[Path | DicomVolume], **facts: A
     }
     write_json(path, record)
     return record
+
+
+def provenance(record: Mapping[str, Any]) -> dict[str, str]:
+    """A record in words, for a report."""
+    facts = {"command": " ".join(record["command"]), "finished": record["finished"], **record["environment"]}
+    hashes = {f"SHA-256 of {Path(file).name}": digest for file, digest in record["inputs_sha256"].items()}
+    return {**facts, **hashes}

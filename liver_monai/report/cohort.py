@@ -11,6 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from liver_monai.io.volumes import Source, read_mask, read_volume
+from liver_monai.report.findings import Findings
+from liver_monai.report.mask import MaskedScan, read_scan, write_scan
 from liver_monai.report.page import MISSING, CasePanel, Figure, Table, write_page
 from liver_monai.report.pictures import (
     LESION_KINDS,
@@ -43,29 +45,65 @@ class CasePicture:
 def write_prediction_report(
     path: Path, *, rows: Sequence[Mapping[str, Any]], pictures: Sequence[CasePicture], provenance: Mapping[str, str]
 ) -> None:
-    """Volumes of every case and pictures of the first ones.
+    """Volumes of every case with links to its findings, which are written beside, and pictures of the first ones.
 
     Args:
         rows: ``case_id``, ``status``, ``liver_ml``, ``tumor_ml``, ``seconds`` and ``error`` a case.
+        pictures: of every case that has a mask, named ``"prediction"``; more of each goes to ``findings/<case_id>/``.
     """
     columns = {
         "case": "case_id",
         "status": "status",
         "liver (mL)": "liver_ml",
         "tumour (mL)": "tumor_ml",
+        "burden (%)": "burden",
+        "lesions": "n_lesions",
+        "longest (mm)": "longest_mm",
         "time (s)": "seconds",
         "error": "error",
     }
     done = [row for row in rows if row["status"] != "failed"]
+    panels, figures_of, links = [], {}, {}
+    for number, picture in enumerate(tqdm(pictures, desc="drawing", unit="case", disable=None)):
+        scan = read_scan(picture.masks["prediction"], image=picture.image)
+        folder = Path("findings") / picture.case_id
+        found = write_scan(scan, path.parent / folder, provenance=_own(provenance, picture, pictures))
+        figures_of[picture.case_id] = _figures(found)
+        links[picture.case_id] = (folder / "report.html").as_posix()
+        if number < MAX_PANELS:
+            panels.append(_scan_panel(scan, picture))
+    cases = [{**row, **figures_of.get(row["case_id"], {})} for row in rows]
+    note = "The liver includes its tumours. The name of a case leads to its findings."
     write_page(
         path,
         title="Predicted masks",
         summary=[("cases", str(len(rows))), ("masks", str(len(done))), ("failed", str(len(rows) - len(done)))],
-        tables=[_table("Cases", rows, columns, note="The liver includes its tumours.")],
+        tables=[_table("Cases", cases, columns, note=note, links=links)],
         figures=[],
-        panels=_panels(pictures),
+        panels=panels,
+        is_sortable=True,
         provenance=provenance,
     )
+
+
+def _own(provenance: Mapping[str, str], picture: CasePicture, pictures: Sequence[CasePicture]) -> dict[str, str]:
+    """Without the hashes of other cases, which would make the pages of a large cohort larger with each case."""
+    others = {f"SHA-256 of {Path(str(other.image)).name}" for other in pictures if other is not picture}
+    others -= {f"SHA-256 of {Path(str(picture.image)).name}"}
+    return {label: text for label, text in provenance.items() if label not in others}
+
+
+def _figures(found: Findings) -> dict[str, Any]:
+    longest_mm = max((lesion.longest.length_mm for lesion in found.lesions), default=None)
+    burden = None if found.burden is None else 100 * found.burden
+    return {"burden": burden, "n_lesions": len(found.lesions), "longest_mm": longest_mm}
+
+
+def _scan_panel(scan: MaskedScan, picture: CasePicture) -> CasePanel:
+    if scan.image is None:
+        raise ValueError(f"case {picture.case_id} has no CT to draw")
+    png = draw_overlays(scan.image, {"prediction": scan.mask}, affine=scan.affine)
+    return CasePanel(case_id=picture.case_id, picture_png=png, facts=picture.facts)
 
 
 def write_evaluation_report(
@@ -105,6 +143,7 @@ def write_evaluation_report(
         tables=[*tables, _case_table(rows), *([_lesion_table(lesions)] if lesions else [])],
         figures=figures,
         panels=_panels(pictures),
+        is_sortable=True,
         provenance=provenance,
     )
 
@@ -280,11 +319,22 @@ def _score_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     return Figure(title="Dice per case", png=draw_score_plot(rows), alt=f"Dice of {len(rows)} cases; {said}")
 
 
-def _table(title: str, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], note: str = "") -> Table:
+def _table(
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, str],
+    *,
+    note: str = "",
+    links: Mapping[str, str] | None = None,
+) -> Table:
     """Columns that no row fills are left out."""
     filled = {head: key for head, key in columns.items() if any(row.get(key) not in (None, "") for row in rows)}
     return Table(
-        title=title, columns=list(filled), rows=[[row.get(key) for key in filled.values()] for row in rows], note=note
+        title=title,
+        columns=list(filled),
+        rows=[[row.get(key) for key in filled.values()] for row in rows],
+        note=note,
+        links=links or {},
     )
 
 

@@ -1,4 +1,6 @@
-"""A report as one HTML file: it opens offline, asks nobody for anything, runs no script, and prints on A4.
+"""A report as one HTML file: it opens offline, asks nobody for anything, and prints on A4.
+
+Where tables can be sorted or slices looked through, the content security policy names each script by its hash.
 
 Its tables can be written as Markdown, too.
 """
@@ -6,12 +8,15 @@ Its tables can be written as Markdown, too.
 from __future__ import annotations
 
 import base64
+import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, StrictUndefined, Template
 
@@ -33,6 +38,7 @@ class Table:
     Args:
         rows: one cell a column; ``None`` and NaN are shown as missing, floats with the decimals their column needs.
         note: how the numbers came about, shown below the table.
+        links: name of a row -> file beside the page that tells more of it.
         text_columns: those that hold names, even where each looks like a number.
 
     Raises:
@@ -43,6 +49,7 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     note: str = ""
+    links: Mapping[str, str] = field(default_factory=dict)
     text_columns: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -62,11 +69,15 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class CasePanel:
-    """One case: its contact sheet as PNG, and facts as label -> text such as ``{"liver": "1520 mL"}``."""
+    """One case: its contact sheet as PNG, and facts as label -> text such as ``{"liver": "1520 mL"}``.
+
+    ``alt`` says what is to be seen, where that is not axial slices with the outlines of a case.
+    """
 
     case_id: str
     picture_png: bytes
     facts: Mapping[str, str]
+    alt: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +99,7 @@ class CaseRow:
     remarks: Sequence[Remark]
 
 
-def write_page(
+def write_page(  # noqa: PLR0913  # the parts of a page
     path: Path,
     *,
     title: str,
@@ -96,7 +107,10 @@ def write_page(
     tables: Sequence[Table],
     figures: Sequence[Figure],
     panels: Sequence[CasePanel],
+    panels_title: str = "Case by case",
     rows: Sequence[CaseRow] = (),
+    is_sortable: bool = False,
+    viewer: Mapping[str, Any] | None = None,
     provenance: Mapping[str, str],
 ) -> None:
     """Write the report to ``path``, whole or not at all.
@@ -104,6 +118,8 @@ def write_page(
     Args:
         summary: label and value of the cards at the top.
         panels, rows: cases on large pictures, or on small ones beside what is said of them.
+        is_sortable: whether a click on a head sorts its table.
+        viewer: slices to look through, from ``report.viewer``.
         provenance: what the report was made from and with: versions, seeds, hashes, configuration.
     """
     html = _template().render(
@@ -112,6 +128,9 @@ def write_page(
         tables=[_TableView.of(table) for table in tables],
         figures=[(figure, _data_uri(figure.png)) for figure in figures],
         panels=[(panel, _data_uri(panel.picture_png), _panel_alt(panel)) for panel in panels],
+        panels_title=panels_title,
+        scripts=[*([_Script.of("sort.js")] if is_sortable else []), *([_Script.of("viewer.js")] if viewer else [])],
+        viewer=viewer,
         rows=[(row, None if row.picture_jpeg is None else _data_uri(row.picture_jpeg, "jpeg")) for row in rows],
         provenance=provenance,
     )
@@ -148,8 +167,24 @@ def _data_uri(picture: bytes, kind: str = "png") -> str:
 
 
 def _panel_alt(panel: CasePanel) -> str:
+    if panel.alt:
+        return panel.alt
     facts = "; ".join(f"{label}: {text}" for label, text in panel.facts.items())
     return f"Axial CT slices of {panel.case_id} with the outlines of liver and tumours. {facts}".strip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Script:
+    """A script of the package with the hash that permits it."""
+
+    code: str
+    sha256: str
+
+    @classmethod
+    def of(cls, name: str) -> _Script:
+        code = files("liver_monai.report").joinpath(name).read_text(encoding="utf-8")
+        digest = hashlib.sha256(code.encode("utf-8")).digest()
+        return cls(code=code, sha256=base64.b64encode(digest).decode("ascii"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +195,7 @@ class _TableView:
     note: str
     columns: list[tuple[str, bool]]
     rows: list[list[str]]
+    links: Mapping[str, str]
 
     @classmethod
     def of(cls, table: Table) -> _TableView:
@@ -174,6 +210,7 @@ class _TableView:
             note=table.note,
             columns=list(zip(table.columns, is_number, strict=True)),
             rows=[[column[index] for column in texts] for index in range(len(table.rows))],
+            links={row: quote(file) for row, file in table.links.items()},
         )
 
 

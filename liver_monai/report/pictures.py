@@ -53,7 +53,7 @@ def draw_overlays(
     hu_window: tuple[float, float] = (-100.0, 200.0),
 ) -> bytes:
     """Contact sheet (PNG) of axial slices with the outlines of liver and tumours; see :func:`overlay_figure`."""
-    return _png(overlay_figure(image, masks, affine=affine, n_slices=n_slices, hu_window=hu_window))
+    return figure_png(overlay_figure(image, masks, affine=affine, n_slices=n_slices, hu_window=hu_window))
 
 
 def overlay_figure(
@@ -82,11 +82,11 @@ def overlay_figure(
         if mask.shape != image.shape:
             raise ValueError(f"mask '{name}' has shape {mask.shape}, the image has {image.shape}; they must be equal")
 
-    view = _RadiologicalView.of(image, masks, np.asarray(affine, dtype=np.float64))
+    view = RadiologicalView.of(image, masks, np.asarray(affine, dtype=np.float64))
     slices = choose_slices(list(view.masks.values()), n_slices=n_slices)
     crop = _body_crop(view, slices)
 
-    figure, panels = _contact_sheet(len(slices), aspect=view.height_mm(crop) / view.width_mm(crop))
+    figure, panels = contact_sheet(len(slices), aspect=view.height_mm(crop) / view.width_mm(crop))
     for panel, z in zip(panels, slices, strict=True):
         _draw_slice(panel, view, z, crop=crop, hu_window=hu_window)
     _add_sheet_texts(figure, view.masks, hu_window=hu_window)
@@ -134,13 +134,15 @@ def _voxels_per_slice(mask: np.ndarray) -> _SliceCounts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Crop:
+class Crop:
+    """A part of a slice."""
+
     x: slice
     y: slice
 
 
 @dataclass(frozen=True, kw_only=True)
-class _RadiologicalView:
+class RadiologicalView:
     """Image and masks as numpy views whose axes run to the patient's left, front and head."""
 
     image: np.ndarray
@@ -148,7 +150,8 @@ class _RadiologicalView:
     affine: np.ndarray
 
     @classmethod
-    def of(cls, image: np.ndarray, masks: Mapping[str, np.ndarray], affine: np.ndarray) -> _RadiologicalView:
+    def of(cls, image: np.ndarray, masks: Mapping[str, np.ndarray], affine: np.ndarray) -> RadiologicalView:
+        """Of arrays in any orientation, see :func:`overlay_figure`."""
         turn = ornt_transform(io_orientation(affine), axcodes2ornt("LAS"))
         return cls(
             image=apply_orientation(image, turn),
@@ -158,12 +161,15 @@ class _RadiologicalView:
 
     @property
     def spacing_mm(self) -> np.ndarray:
+        """Of the voxels along the view's axes."""
         return np.asarray(np.linalg.norm(self.affine[:3, :3], axis=0))
 
-    def width_mm(self, crop: _Crop) -> float:
+    def width_mm(self, crop: Crop) -> float:
+        """Of a part of a slice, from right to left."""
         return float((crop.x.stop - crop.x.start) * self.spacing_mm[0])
 
-    def height_mm(self, crop: _Crop) -> float:
+    def height_mm(self, crop: Crop) -> float:
+        """Of a part of a slice, from back to front."""
         return float((crop.y.stop - crop.y.start) * self.spacing_mm[1])
 
     def position_mm(self, z: int) -> float:
@@ -172,7 +178,7 @@ class _RadiologicalView:
         return float(self.affine[2] @ centre)
 
 
-def _body_crop(view: _RadiologicalView, slices: Sequence[int]) -> _Crop:
+def _body_crop(view: RadiologicalView, slices: Sequence[int]) -> Crop:
     """Box around the body in the drawn slices, and around every mask there, wherever it lies."""
     n_columns, n_rows, _ = view.image.shape
     shown = np.zeros((n_columns, n_rows), dtype=bool)
@@ -182,7 +188,7 @@ def _body_crop(view: _RadiologicalView, slices: Sequence[int]) -> _Crop:
             shown |= mask[:, :, z] >= LIVER
     margin_x, margin_y, _ = np.rint(BODY_MARGIN_MM / view.spacing_mm).astype(int)
     columns, rows = np.nonzero(shown)
-    return _Crop(
+    return Crop(
         x=_extent(columns, margin=margin_x, size=n_columns),
         y=_extent(rows, margin=margin_y, size=n_rows),
     )
@@ -203,7 +209,7 @@ def _extent(indices: np.ndarray, *, margin: int, size: int) -> slice:
     return slice(max(0, int(indices.min()) - margin), min(size, int(indices.max()) + 1 + margin))
 
 
-def _contact_sheet(n_panels: int, *, aspect: float) -> tuple[Figure, list[Axes]]:
+def contact_sheet(n_panels: int, *, aspect: float) -> tuple[Figure, list[Axes]]:
     """A black sheet with equal panels of the given height/width, a line of text above and a legend below."""
     n_columns = {1: 1, 2: 2, 4: 2}.get(n_panels, 3)
     n_rows = math.ceil(n_panels / n_columns)
@@ -212,7 +218,7 @@ def _contact_sheet(n_panels: int, *, aspect: float) -> tuple[Figure, list[Axes]]
     width = sheet_width / max(2, n_columns) - gap
     height = width * aspect
     sheet_height = header + footer + n_rows * height + (n_rows - 1) * gap
-    figure = _figure((sheet_width, sheet_height), facecolor="black")
+    figure = new_figure((sheet_width, sheet_height), facecolor="black")
     left = (sheet_width - n_columns * width - (n_columns - 1) * gap) / 2
 
     panels = []
@@ -225,7 +231,7 @@ def _contact_sheet(n_panels: int, *, aspect: float) -> tuple[Figure, list[Axes]]
     return figure, panels
 
 
-def _draw_slice(panel: Axes, view: _RadiologicalView, z: int, *, crop: _Crop, hu_window: tuple[float, float]) -> None:
+def _draw_slice(panel: Axes, view: RadiologicalView, z: int, *, crop: Crop, hu_window: tuple[float, float]) -> None:
     width_mm, height_mm = view.width_mm(crop), view.height_mm(crop)
     pixels = np.asarray(view.image[crop.x, crop.y, z], dtype=np.float32).T
     panel.imshow(
@@ -240,14 +246,15 @@ def _draw_slice(panel: Axes, view: _RadiologicalView, z: int, *, crop: _Crop, hu
     for name, mask in sorted(view.masks.items(), key=lambda item: item[0] != "reference"):  # prediction on top
         labels = mask[crop.x, crop.y, z].T
         for region, colour in ((labels >= LIVER, LIVER_COLOUR), (labels == TUMOR, TUMOR_COLOUR)):
-            _outline(panel, region, spacing_mm=view.spacing_mm, colour=colour, style=LINE_STYLES.get(name, "solid"))
+            draw_outline(panel, region, spacing_mm=view.spacing_mm, colour=colour, style=LINE_STYLES.get(name, "solid"))
     panel.set(xlim=(0, width_mm), ylim=(0, height_mm), xticks=[], yticks=[])
     panel.spines[:].set_visible(False)
-    _corner_text(panel, 0.02, 0.03, f"{view.position_mm(z):.0f} mm".replace("-", "\N{MINUS SIGN}"))
-    _corner_text(panel, 0.02, 0.5, "R")
+    corner_text(panel, 0.02, 0.03, f"{view.position_mm(z):.0f} mm".replace("-", "\N{MINUS SIGN}"))
+    corner_text(panel, 0.02, 0.5, "R")
 
 
-def _outline(panel: Axes, region: np.ndarray, *, spacing_mm: np.ndarray, colour: str, style: str) -> None:
+def draw_outline(panel: Axes, region: np.ndarray, *, spacing_mm: np.ndarray, colour: str, style: str) -> None:
+    """Draw the edge of a bool region ``(rows, columns)`` on a panel in mm."""
     if not region.any():
         return
     padded = np.pad(region, 1).astype(np.uint8)  # so that an outline closes at the picture's edge
@@ -256,8 +263,9 @@ def _outline(panel: Axes, region: np.ndarray, *, spacing_mm: np.ndarray, colour:
     panel.contour(x_mm, y_mm, padded, levels=[0.5], colors=[colour], linewidths=1.3, linestyles=style)
 
 
-def _corner_text(panel: Axes, x: float, y: float, text: str) -> None:
-    halo = withStroke(linewidth=2.5, foreground="black")  # legible on bone too
+def corner_text(panel: Axes, x: float, y: float, text: str) -> None:
+    """Write on a picture, legibly on bone, too; ``x`` and ``y`` from 0 to 1."""
+    halo = withStroke(linewidth=2.5, foreground="black")
     label = panel.text(x, y, text, transform=panel.transAxes, color="white", fontsize=10, path_effects=[halo])
     label.set_verticalalignment("center" if y == 0.5 else "bottom")
 
@@ -295,7 +303,7 @@ def _add_sheet_texts(figure: Figure, masks: Mapping[str, np.ndarray], *, hu_wind
 
 def draw_score_plot(cases: Sequence[Mapping[str, Any]]) -> bytes:
     """Every case's Dice of liver and tumour as a dot over a box plot (PNG); see :func:`score_figure`."""
-    return _png(score_figure(cases))
+    return figure_png(score_figure(cases))
 
 
 def score_figure(cases: Sequence[Mapping[str, Any]]) -> Figure:
@@ -304,7 +312,7 @@ def score_figure(cases: Sequence[Mapping[str, Any]]) -> Figure:
     Args:
         cases: ``{"liver_dice": ..., "tumor_dice": ...}``; ``None`` or NaN where a score is not defined.
     """
-    figure = _figure((9.0, 2.9))
+    figure = new_figure((9.0, 2.9))
     axes = figure.add_axes((0.1, 0.2, 0.87, 0.76))
     rows = (("liver", "liver_dice", LIVER_COLOUR, 1.0), ("tumour", "tumor_dice", TUMOR_COLOUR, 0.0))
     for _, key, colour, y in rows:
@@ -312,7 +320,7 @@ def score_figure(cases: Sequence[Mapping[str, Any]]) -> Figure:
     labels = [f"{name}\nn = {len(_defined(case.get(key) for case in cases))}" for name, key, _, _ in rows]
     axes.set_yticks([y for *_, y in rows], labels)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.6, 1.6), xlabel="Dice, one dot a case")
-    _calm(axes, grid_axis="x")
+    calm(axes, grid_axis="x")
     return figure
 
 
@@ -364,7 +372,7 @@ LESION_KINDS = {"IoU above 0.5": "#009e73", "overlap": "#e69f00", "no": "#d55e00
 
 def draw_lesion_plot(lesions: Sequence[tuple[float, str, float | None]]) -> bytes:
     """Every lesion's Dice over its size (PNG); see :func:`lesion_figure`."""
-    return _png(lesion_figure(lesions))
+    return figure_png(lesion_figure(lesions))
 
 
 def lesion_figure(lesions: Sequence[tuple[float, str, float | None]]) -> Figure:
@@ -373,7 +381,7 @@ def lesion_figure(lesions: Sequence[tuple[float, str, float | None]]) -> Figure:
     Args:
         lesions: equivalent diameter in mm, one of ``LESION_KINDS``, and Dice, ``None`` without a match.
     """
-    figure = _figure((9.0, 3.4))
+    figure = new_figure((9.0, 3.4))
     axes = figure.add_axes((0.08, 0.17, 0.72, 0.78))
     below = dict(zip(LESION_KINDS, (-0.1, -0.1, -0.2, -0.3), strict=True))
     for kind, colour in LESION_KINDS.items():
@@ -388,7 +396,7 @@ def lesion_figure(lesions: Sequence[tuple[float, str, float | None]]) -> Figure:
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     for bound_mm in (10, 20):
         axes.axvline(bound_mm, color=_RULE, linewidth=1.0, zorder=0)
-    _calm(axes, grid_axis="y")
+    calm(axes, grid_axis="y")
     axes.set_xticks([1, 2, 5, 10, 20, 50, 100, 200], labels=["1", "2", "5", "10", "20", "50", "100", "200"])
     axes.set_xticks([], minor=True)
     sizes_mm = [diameter_mm for diameter_mm, _, _ in lesions] or [1.0]
@@ -411,7 +419,7 @@ class ForestRow:
 
 def draw_forest_plot(rows: Sequence[ForestRow]) -> bytes:
     """Differences with their intervals (PNG); see :func:`forest_figure`."""
-    return _png(forest_figure(rows))
+    return figure_png(forest_figure(rows))
 
 
 def forest_figure(rows: Sequence[ForestRow]) -> Figure:
@@ -424,7 +432,7 @@ def forest_figure(rows: Sequence[ForestRow]) -> Figure:
     groups = [[row for row in rows if row.unit == unit] for unit in units]
     row_inch, gap_inch, label_inch = 0.34, 0.75, 3.2
     height = sum(row_inch * len(group) + gap_inch for group in groups)
-    figure = _figure((9.0, height))
+    figure = new_figure((9.0, height))
     top = height - 0.1
     for unit, group in zip(units, groups, strict=True):
         inches = row_inch * len(group)
@@ -447,7 +455,7 @@ def _draw_forest(axes: Axes, rows: Sequence[ForestRow], *, unit: str) -> None:
     axes.set_yticks(range(len(rows)), [row.label for row in reversed(rows)])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xlabel(f"difference, {unit}" if unit else "difference")
-    _calm(axes, grid_axis="x")
+    calm(axes, grid_axis="x")
 
 
 def _forest_colour(row: ForestRow) -> str:
@@ -458,7 +466,7 @@ def _forest_colour(row: ForestRow) -> str:
 
 def draw_reliability_plot(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
     """What probabilities say against what is true (PNG); see :func:`reliability_figure`."""
-    return _png(reliability_figure(curves))
+    return figure_png(reliability_figure(curves))
 
 
 def reliability_figure(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
@@ -467,7 +475,7 @@ def reliability_figure(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Fig
     Args:
         curves: by structure, ``voxels``, ``mean_probability`` and ``true_share`` of each bin, ``None`` where empty.
     """
-    figure = _figure((9.0, 4.0))
+    figure = new_figure((9.0, 4.0))
     for panel, (name, bins) in enumerate(curves.items()):
         axes = figure.add_axes((0.08 + 0.48 * panel, 0.14, 0.36, 0.76))
         filled = [each for each in bins if each["voxels"]]
@@ -479,14 +487,14 @@ def reliability_figure(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Fig
         axes.scatter(said, true, s=sizes, color=colour, edgecolors=_INK, linewidths=0.5, zorder=3, clip_on=False)
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="mean probability", ylabel="share of true voxels")
         axes.set_title(name, loc="left", fontsize=11, color=_INK)
-        _calm(axes, grid_axis="both")
+        calm(axes, grid_axis="both")
         axes.tick_params(pad=9)  # the dot at 0 is large
     return figure
 
 
 def draw_dot_rows(rows: Mapping[str, Sequence[float]]) -> bytes:
     """How values spread, each row on an axis of its own (PNG); see :func:`dot_rows_figure`."""
-    return _png(dot_rows_figure(rows))
+    return figure_png(dot_rows_figure(rows))
 
 
 def dot_rows_figure(rows: Mapping[str, Sequence[float]]) -> Figure:
@@ -497,7 +505,7 @@ def dot_rows_figure(rows: Mapping[str, Sequence[float]]) -> Figure:
     """
     row_inch, base_inch = 0.62, 0.1
     height = row_inch * len(rows) + base_inch
-    figure = _figure((9.0, height))
+    figure = new_figure((9.0, height))
     for index, (label, values) in enumerate(rows.items()):
         bottom = height - row_inch * (index + 1) + 0.26
         axes = figure.add_axes((0.24, bottom / height, 0.72, 0.3 / height))
@@ -506,7 +514,7 @@ def dot_rows_figure(rows: Mapping[str, Sequence[float]]) -> Figure:
         axes.set(ylim=(-1, 1), yticks=[])
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
         axes.tick_params(labelsize=8.5)
-        _calm(axes, grid_axis="x")
+        calm(axes, grid_axis="x")
         figure.text(0.22, (bottom + 0.15) / height, label, color=_INK, ha="right", va="center", fontsize=10)
     return figure
 
@@ -545,7 +553,7 @@ SERIES_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
 def draw_interval_plot(panels: Sequence[IntervalPanel]) -> bytes:
     """Small multiples of figures with their intervals (PNG); see :func:`interval_figure`."""
-    return _png(interval_figure(panels))
+    return figure_png(interval_figure(panels))
 
 
 def interval_figure(panels: Sequence[IntervalPanel]) -> Figure:
@@ -560,7 +568,7 @@ def interval_figure(panels: Sequence[IntervalPanel]) -> Figure:
     width, value_inch = 9.0, 0.6
     panel_inch = ((width - label_inch) / 2 - value_inch, row_inch * len(methods))
     height = legend_inch + math.ceil(len(panels) / 2) * (panel_inch[1] + gap_inch)
-    figure = _figure((width, height))
+    figure = new_figure((width, height))
     for index, panel in enumerate(panels):
         line, column = divmod(index, 2)
         left = label_inch + column * (panel_inch[0] + value_inch)
@@ -592,7 +600,7 @@ def _draw_intervals(axes: Axes, panel: IntervalPanel, *, series: Sequence[str], 
     axes.set_yticks(range(len(methods)), methods if has_labels else [""] * len(methods))
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.6, len(panel.rows) - 0.4))
     axes.set_title(panel.title, loc="left", fontsize=11, color=_INK)
-    _calm(axes, grid_axis="x")
+    calm(axes, grid_axis="x")
 
 
 def _draw_interval(axes: Axes, mark: Interval, *, y: float, colour: str) -> None:
@@ -607,7 +615,7 @@ def _draw_interval(axes: Axes, mark: Interval, *, y: float, colour: str) -> None
 
 def draw_training_curves(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Loss and validation Dice over the epochs (PNG); see :func:`training_figure`."""
-    return _png(training_figure(rows))
+    return figure_png(training_figure(rows))
 
 
 def training_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -616,7 +624,7 @@ def training_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     Args:
         rows: ``{"epoch": int, "loss": float, "val_dice": float or None}``, one an epoch; ``None`` where not validated.
     """
-    figure = _figure((9.0, 3.1))
+    figure = new_figure((9.0, 3.1))
     loss_axes, dice_axes = (figure.add_axes((left, 0.17, 0.41, 0.68)) for left in (0.07, 0.56))
     loss = _points(rows, "loss")
     _draw_curve(loss_axes, loss, title="training loss", colour="#0072b2")
@@ -652,7 +660,7 @@ def _draw_curve(axes: Axes, points: list[tuple[int, float]], *, title: str, colo
     axes.set_title(title, loc="left", fontsize=11, color=_INK)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
-    _calm(axes, grid_axis="y")
+    calm(axes, grid_axis="y")
 
 
 def _mark_best(axes: Axes, epoch: int, dice: float) -> None:
@@ -660,7 +668,8 @@ def _mark_best(axes: Axes, epoch: int, dice: float) -> None:
     axes.set_title(f"best {dice:.3f}, epoch {epoch}", loc="right", fontsize=10, color=_QUIET)
 
 
-def _calm(axes: Axes, *, grid_axis: Any) -> None:
+def calm(axes: Axes, *, grid_axis: Any) -> None:
+    """Take away every line of a plot that says nothing."""
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(_RULE)
     axes.tick_params(colors=_QUIET, length=0)
@@ -669,13 +678,15 @@ def _calm(axes: Axes, *, grid_axis: Any) -> None:
     axes.set_axisbelow(True)
 
 
-def _figure(size_inch: tuple[float, float], *, facecolor: str = "white") -> Figure:
+def new_figure(size_inch: tuple[float, float], *, facecolor: str = "white") -> Figure:
+    """An empty figure that any thread may draw on."""
     figure = Figure(figsize=size_inch, dpi=DPI, facecolor=facecolor)
     FigureCanvasAgg(figure)
     return figure
 
 
-def _png(figure: Figure) -> bytes:
+def figure_png(figure: Figure) -> bytes:
+    """A figure as PNG; the same picture is the same bytes."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})  # the same picture is the same bytes
+    figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
