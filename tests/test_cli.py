@@ -357,7 +357,7 @@ def test_a_dicom_series_gets_the_mask_of_its_nifti(cli, predicted, phantom_datas
     np.testing.assert_allclose(mask.affine, expected.affine, atol=1e-3)
     record = json.loads((tmp_path / "out" / "record.json").read_text())
     assert len(record["inputs_sha256"][str(source)]) == 64
-    assert not any(b"ecret" in file.read_bytes() for file in (tmp_path / "out").iterdir())
+    assert not any(b"ecret" in file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file())
 
 
 def test_a_folder_of_series_gives_a_mask_each_and_localizers_none(cli, cts, trained_run, tmp_path):
@@ -570,7 +570,10 @@ def test_what_cannot_be_resumed_is_told_in_one_line(cli, trained_run, tmp_path, 
         (["--set", "spec#encoder=resnet18"], 'spec#encoder is "mobilenet_v2" in {run} and cannot become "resnet18"'),
         (["--set", "spec#encoder_weights=imagenet"], 'cannot become "imagenet": the training has begun'),
         (["--set", "learning_rate=0.1"], "learning_rate is 0.004 in {run} and cannot become 0.1: the checkpoint"),
-        (["--set", "optimizer#lr=0.1"], "cannot become 0.1: the checkpoint's state of optimizer and schedule goes on"),
+        (
+            ["--set", "optimizer#lr=0.1"],
+            "cannot become 0.1: the checkpoint's state of optimizer, schedule and average goes on",
+        ),
         (["--fold", "1"], "fold is 0 in {run} and cannot become 1: cases that trained would validate"),
         (["--set", "ckpt_dir=elsewhere"], 'cannot become "elsewhere": the checkpoint lies there'),
         (["--set", "resume=true"], "the command line decides on it"),

@@ -28,6 +28,9 @@ def find_findings(
 ) -> Findings:
     """Measure a mask.
 
+    Where the grid is tilted, depth and the liver around a lesion are taken as if its axes stood at right angles; every
+    other figure knows of the tilt.
+
     Args:
         mask: ``(X, Y, Z)`` uint8 of ``LABELS``, in any orientation.
         affine: voxels to millimetres in RAS+ world space, ``(4, 4)``.
@@ -58,7 +61,6 @@ class _Scan:
         self.full_shape = oriented.shape
         self.box = _grown(foreground_box(oriented, oriented), (1, 1, 1), self.full_shape)
         self.first = np.array([part.start for part in self.box])
-        self.stored_affine = affine
         to_stored = nib.orientations.inv_ornt_aff(self.orientation, mask.shape)
         self.to_stored = to_stored @ nib.affines.from_matvec(np.eye(3), self.first)
         self.affine = affine @ self.to_stored
