@@ -149,11 +149,7 @@ def test_the_label_has_the_volume_of_the_drawn_radius(seed, spacing_mm, radius_m
 
     volume = np.count_nonzero(label == TUMOR) * np.prod(spacing_mm)
     drawn_radius = (volume / (4 / 3 * np.pi)) ** (1 / 3)
-<<<<<<< HEAD
     assert drawn_radius == pytest.approx(radius_mm, abs=0.2 * radius_mm + 0.1 * max(spacing_mm))  # 0.04 is one sd
-=======
-    assert drawn_radius == pytest.approx(radius_mm, abs=0.2 * radius_mm + 0.1 * max(spacing_mm))  # 0.04 is one standard deviation
->>>>>>> findings
 
 
 @settings(max_examples=20)
