@@ -66,10 +66,13 @@ class SliceResampler:
         ]
         self.along_x, self.along_y, self.along_z = matrices
         self.n_slices = shape_out[2]
+        self._shares: list[dict[int, float]] = [
+            {int(source): float(row[source]) for source in row.nonzero()[:, 0]} for row in self.along_z
+        ]
 
     def sources(self, z: int) -> list[int]:
         """The input slices that output slice ``z`` is made of, ascending."""
-        return [int(index) for index in self.along_z[z].nonzero()[:, 0]]
+        return list(self._shares[z])
 
     def in_plane(self, slices: torch.Tensor) -> torch.Tensor:
         """``(..., X, Y)`` -> ``(..., X', Y')``."""
@@ -78,7 +81,11 @@ class SliceResampler:
 
     def blend(self, z: int, slices: Mapping[int, torch.Tensor]) -> torch.Tensor:
         """Output slice ``z`` on the input's grid in plane, from a mapping of input slices ``(..., X, Y)``."""
-        return torch.stack([self.along_z[z, source] * slices[source] for source in self.sources(z)]).sum(dim=0)
+        (first, share), *others = self._shares[z].items()
+        blended = slices[first] * share
+        for source, share in others:
+            blended.add_(slices[source], alpha=share)
+        return blended
 
     def slice_at(self, z: int, slices: Mapping[int, torch.Tensor]) -> torch.Tensor:
         """Output slice ``z`` ``(..., X', Y')`` from a mapping of input slices ``(..., X, Y)``."""

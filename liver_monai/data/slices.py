@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import ScaleIntensityRanged
+from monai.utils import convert_to_tensor
 
 from liver_monai.data.grid import SliceResampler, grid_shape
 from liver_monai.data.slabs import slab_indices
@@ -61,6 +62,7 @@ class ModelSlices:
         volume: ``(1, X, Y, Z)`` HU in any orientation; or ``(1, H, W, D)`` that is on the model grid and windowed
             already, known by the metadata that ``to_model_grid`` leaves.
         spec: grid, window and slab_size.
+        n_kept: slices that are kept for the next slab; by default those of one.
 
     Attributes:
         shape: ``(H, W, D)`` on the model grid.
@@ -68,7 +70,7 @@ class ModelSlices:
         to_native: what brings slices ``(..., H, W)`` back to that grid.
     """
 
-    def __init__(self, volume: MetaTensor, spec: ModelSpec) -> None:
+    def __init__(self, volume: MetaTensor, spec: ModelSpec, *, n_kept: int | None = None) -> None:
         self._slab_size = spec.slab_size
         voxels, meta = volume.as_tensor()[0], volume.meta
         is_on_model_grid = "oriented_shape" in meta
@@ -82,7 +84,7 @@ class ModelSlices:
         if not is_on_model_grid:
             to_model = _resampler(self.shape, self.native_shape, model_mm / native_mm)
             window = hu_window(spec)
-            self._slice = lru_cache(maxsize=spec.slab_size)(lambda z: _seen(z, native, to_model, window))
+            self._slice = lru_cache(maxsize=n_kept or spec.slab_size)(lambda z: _seen(z, native, to_model, window))
 
     def slab(self, z: int) -> torch.Tensor:
         """``(slab_size, H, W)`` around slice ``z``; neighbouring slabs that follow each other share their slices."""
@@ -96,7 +98,7 @@ def _resampler(shape_out: tuple[int, ...], shape_in: tuple[int, ...], step: np.n
 
 def _seen(z: int, native: RasSlices, to_model: SliceResampler, window: ScaleIntensityRanged) -> torch.Tensor:
     hu = to_model.slice_at(z, {source: native[source].float() for source in to_model.sources(z)})
-    values: torch.Tensor = window({"image": hu})["image"]
+    values: torch.Tensor = convert_to_tensor(window({"image": hu})["image"], track_meta=False)
     return values
 
 

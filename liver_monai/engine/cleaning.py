@@ -54,14 +54,17 @@ def largest_of(mask: np.ndarray) -> np.ndarray:
 
 
 def _fill_holes(mask: np.ndarray) -> None:
-    """Fill in place; the tumour first, because what it encloses is enclosed by the liver, too."""
-    for value, encloses in ((TUMOR, mask == TUMOR), (LIVER, mask != BACKGROUND)):
-        mask[_holes(encloses) & (mask == BACKGROUND)] = value
+    """Fill in place; the tumours first, because what they enclose is enclosed by the liver, too."""
+    tumors = mask == TUMOR
+    box = foreground_box(tumors, tumors)
+    for part, encloses, value in ((mask[box], tumors[box], TUMOR), (mask, mask != BACKGROUND, LIVER)):
+        if encloses.size:
+            part[_holes(encloses) & (part == BACKGROUND)] = value
 
 
 def _holes(mask: np.ndarray) -> np.ndarray:
     """What is not in the mask and cannot be reached from outside."""
-    return select_components(~mask, lambda found: ~found.is_at_face)
+    return select_components(~mask, lambda found: ~found.is_at_face, counts_voxels=False)
 
 
 def _small(mask: np.ndarray, *, min_voxels: float) -> np.ndarray:

@@ -17,20 +17,25 @@ VOXELS_A_PART = 2**24
 
 @dataclass(frozen=True, kw_only=True)
 class Components:
-    """Of each component of a mask: how many voxels it has, and whether it touches a face of the array."""
+    """Of each component of a mask: how many voxels it has, if they were counted, and whether it touches a face."""
 
     voxels: np.ndarray
     is_at_face: np.ndarray
 
 
 def select_components(
-    mask: np.ndarray, choose: Callable[[Components], np.ndarray], *, voxels_a_part: int = VOXELS_A_PART
+    mask: np.ndarray,
+    choose: Callable[[Components], np.ndarray],
+    *,
+    counts_voxels: bool = True,
+    voxels_a_part: int = VOXELS_A_PART,
 ) -> np.ndarray:
     """Those components, connected by faces, that ``choose`` says True of.
 
     Args:
         mask: bool ``(X, Y, Z)``; goes fastest where the last axis is the closest in memory.
         choose: from all components, in the order of their first voxels, to a bool each.
+        counts_voxels: whether ``choose`` asks for their voxels; else these are 0.
         voxels_a_part: how many are numbered at a time; whole planes of the first axis, one at least.
 
     Returns:
@@ -42,7 +47,7 @@ def select_components(
     last_plane = np.zeros(mask.shape[1:], dtype=np.int32)
     for place in places:
         labels, n = components(mask[place])
-        voxels.append(np.bincount(labels.ravel(), minlength=n + 1)[1:])
+        voxels.append(_count(labels, n) if counts_voxels else np.zeros(n))
         ends = [0] * (place.start == 0) + [-1] * (place.stop == len(mask))
         at_face.append(_at_face(labels, n, ends=ends))
         joints.append(_joints(last_plane, labels[0], shift=first[-1]))
@@ -53,12 +58,19 @@ def select_components(
     group = _grouped(np.concatenate(joints), n=first[-1])
     sums = [np.bincount(group, weights=np.concatenate(values)) for values in (voxels, at_face)]
     is_chosen = choose(Components(voxels=sums[0], is_at_face=sums[1] > 0))[group]
+    if is_chosen.all() or not is_chosen.any():
+        return mask.copy() if is_chosen.any() else np.zeros_like(mask)
     selected = np.empty(mask.shape, dtype=bool)
     for index in reversed(range(len(places))):
         if index < len(places) - 1:  # the last part's numbers are there still
             labels, _ = components(mask[places[index]])
         selected[places[index]] = np.append(False, is_chosen[first[index] : first[index + 1]])[labels]
     return selected
+
+
+def _count(labels: np.ndarray, n: int) -> np.ndarray:
+    """Voxels of each component; of a single one four times as fast."""
+    return np.array([np.count_nonzero(labels)]) if n == 1 else np.bincount(labels.ravel(), minlength=n + 1)[1:]
 
 
 def _at_face(labels: np.ndarray, n: int, *, ends: list[int]) -> np.ndarray:

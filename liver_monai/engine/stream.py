@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 
@@ -11,6 +12,26 @@ from liver_monai.data.slices import ModelSlices, RasSlices
 from liver_monai.io.probabilities import map_slice
 from liver_monai.model.export import Logits
 from liver_monai.spec import BACKGROUND
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MarkedLogits:
+    """Logits of a slice, and where they are not the background's.
+
+    Attributes:
+        logits: ``(3, H, W)``.
+        rows, columns: ``(H,)`` and ``(W,)`` bool on the CPU: those with a label.
+    """
+
+    logits: torch.Tensor
+    rows: torch.Tensor
+    columns: torch.Tensor
+
+    @classmethod
+    def of(cls, logits: torch.Tensor) -> MarkedLogits:
+        """Look where they are."""
+        is_marked = labels_of(logits) != BACKGROUND
+        return cls(logits=logits, rows=is_marked.any(dim=1).cpu(), columns=is_marked.any(dim=0).cpu())
 
 
 class LogitStream:
@@ -39,25 +60,27 @@ class LogitStream:
             slabs = torch.stack([self.slices.slab(z) for z in chosen])
             yield from zip(chosen, self._network(slabs), strict=True)
 
-    def between(self, wanted: range) -> Iterator[tuple[int, torch.Tensor]]:
-        """Slices of the CT in ascending order, and the logits ``(3, H, W)`` of each, in plane on the model grid yet."""
-        resampler = self.slices.to_native
-        sources = [resampler.sources(z) for z in wanted]
+    def between(self, wanted: range) -> Iterator[tuple[int, dict[int, MarkedLogits]]]:
+        """Slices of the CT in ascending order, and those of the model grid that each is made of, with their logits."""
+        sources = [self.slices.to_native.sources(z) for z in wanted]
         needed = sorted({source for each in sources for source in each} - self.kept.keys())
         computed = self.compute(needed)
-        held = dict(self.kept)
+        held = {source: MarkedLogits.of(logits) for source, logits in self.kept.items()}
         for z, own in zip(wanted, sources, strict=True):
-            held = {source: logits for source, logits in held.items() if source >= own[0]}
+            held = {source: marked for source, marked in held.items() if source >= own[0]}
             while any(source not in held for source in own):
-                held.update([next(computed)])
-            yield z, resampler.blend(z, held)
+                source, logits = next(computed)
+                held[source] = MarkedLogits.of(logits)
+            yield z, {source: held[source] for source in own}
 
     def fill(self, mask: RasSlices, wanted: range, *, maps: Mapping[str, RasSlices] | None = None) -> None:
         """Write the labels of slices of the CT into its mask, and what ``maps`` are named after into those."""
-        for z, logits in self.between(wanted):
-            mask[z] = labels_on_ct(logits, self.slices.to_native)
+        resampler = self.slices.to_native
+        for z, sources in self.between(wanted):
+            mask[z] = labels_on_ct(z, sources, resampler)
             if maps:
-                probabilities = self.slices.to_native.in_plane(logits).softmax(dim=0)
+                logits = {source: marked.logits for source, marked in sources.items()}
+                probabilities = resampler.slice_at(z, logits).softmax(dim=0)
             for name, slices in (maps or {}).items():
                 slices[z] = map_slice(name, probabilities).cpu()
 
@@ -71,18 +94,19 @@ def labels_of(logits: torch.Tensor) -> torch.Tensor:
     return labels
 
 
-def labels_on_ct(logits: torch.Tensor, resampler: SliceResampler) -> torch.Tensor:
-    """Labels ``(X, Y)`` of logits ``(3, H, W)``, interpolated where they can be anything but background only.
+def labels_on_ct(z: int, sources: Mapping[int, MarkedLogits], resampler: SliceResampler) -> torch.Tensor:
+    """Labels ``(X, Y)`` of slice ``z`` of a CT, interpolated where they can be anything but background only.
 
     Interpolation is a mean of its sources: where all of these are background, so is the mean.
     """
-    is_marked = labels_of(logits) != BACKGROUND
     labels = torch.full((len(resampler.along_x), len(resampler.along_y)), BACKGROUND, dtype=torch.uint8)
-    if is_marked.any():
-        rows, from_rows, along_x = _reached(resampler.along_x, is_marked.any(dim=1).cpu())
-        columns, from_columns, along_y = _reached(resampler.along_y, is_marked.any(dim=0).cpu())
-        source = logits[:, from_rows, from_columns]
-        labels[rows, columns] = labels_of(along_x.to(source.device) @ source @ along_y.T.to(source.device)).cpu()
+    marked_rows = torch.stack([marked.rows for marked in sources.values()]).any(dim=0)
+    if marked_rows.any():
+        marked_columns = torch.stack([marked.columns for marked in sources.values()]).any(dim=0)
+        rows, from_rows, along_x = _reached(resampler.along_x, marked_rows)
+        columns, from_columns, along_y = _reached(resampler.along_y, marked_columns)
+        part = resampler.blend(z, {z: marked.logits[:, from_rows, from_columns] for z, marked in sources.items()})
+        labels[rows, columns] = labels_of(along_x.to(part.device) @ part @ along_y.T.to(part.device)).cpu()
     return labels
 
 
