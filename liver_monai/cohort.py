@@ -35,6 +35,8 @@ from liver_monai.scoring.measures import TOLERANCE_MM
 
 Say = Callable[[str], None]
 
+OF_PREDICTIONS = {"case_id", "status", "mask"}
+"""Columns that a ``cases.csv`` of predictions has, and that of an evaluation has not."""
 CASES_A_PROCESS = 4
 """A process needs seconds to start, as long as a few cases take."""
 MAX_PROCESSES = 8
@@ -282,12 +284,13 @@ def _prediction_row(result: Prediction) -> dict[str, Any]:
 
 
 def _rows_of_others(path: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows that a ``cases.csv`` of predictions holds of other cases."""
+    """The rows that a ``cases.csv`` of predictions holds of other cases; an earlier version's may lack a column."""
     if not path.is_file():
         return []
     own = {row["case_id"] for row in rows}
     with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if row.keys() == rows[0].keys() and row["case_id"] not in own]
+        others = [row for row in csv.DictReader(file) if row.keys() >= OF_PREDICTIONS and row["case_id"] not in own]
+    return [{name: row.get(name, "") for name in rows[0]} for row in others]
 
 
 def _prediction_picture(result: Prediction) -> CasePicture:

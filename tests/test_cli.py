@@ -312,6 +312,17 @@ def test_rows_of_other_cases_stay(cli, cts, trained_run, tmp_path):
     assert [each["case_id"] for each in rows_of(out / "cases.csv")] == ["liver_001", "liver_000"]
 
 
+def test_rows_of_an_earlier_version_stay(cli, cts, trained_run, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "cases.csv").write_text("case_id,status,mask\nearlier,done,earlier.nii.gz\n")
+
+    cli("predict", cts / "liver_000.nii.gz", "--bundle", trained_run, "-o", tmp_path / "out")
+
+    earlier, row = rows_of(tmp_path / "out" / "cases.csv")
+    assert (earlier["case_id"], earlier["mask"], earlier["liver_ml"]) == ("earlier", "earlier.nii.gz", "")
+    assert (row["case_id"], row["status"]) == ("liver_000", "done")
+
+
 @pytest.mark.parametrize("option", ["--overwrite", "--resume", None])
 def test_a_mask_never_takes_the_place_of_its_ct(cli, cts, trained_run, option):
     before = contents(cts)
