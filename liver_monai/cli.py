@@ -180,8 +180,11 @@ def prepare(
 )
 @OUT
 @click.option("--store", type=FOLDER, help="Where prepared cases are kept, to share them.  [default: in -o]")
-@click.option("--fold", type=FROM_0, help="Which fifth of the patients is held back for validation.  [default: 0]")
+@click.option(
+    "--fold", metavar="N|all", help="Which fifth of the patients is held back; all: each in turn.  [default: 0]"
+)
 @click.option("--folds", type=click.Path(path_type=Path), help="CSV with case_id and fold.  [default: the store's]")
+@click.option("--init", type=click.Path(path_type=Path), help="Weights to begin from: a run's folder or a state_dict.")
 @click.option("--epochs", type=FROM_1, help="Length of the training in epochs.")
 @click.option("--minutes", type=ABOVE_0, help="Length of the training in minutes; the schedule fits itself to it.")
 @click.option("--resume", is_flag=True, help="Go on with the training in -o.")
@@ -193,28 +196,36 @@ def train(  # noqa: PLR0913  # its options
     data: Path | None,
     out: Path,
     store: Path | None,
-    fold: int | None,
+    fold: str | None,
     folds: Path | None,
+    init: Path | None,
     epochs: int | None,
     minutes: float | None,
     resume: bool,
     settings: Sequence[str],
 ) -> None:
-    """Train a bundle. The finished run is a bundle, too: predict, MONAI and others take it as it is."""
+    """Train a bundle. The finished run is a bundle, too: predict, MONAI and others take it as it is.
+
+    On SIGTERM a checkpoint is saved and the exit code is 143; --resume goes on from there.
+    """
+    from liver_monai.engine.cross_validation import train_folds
     from liver_monai.engine.training import train as train_bundle
     from liver_monai.model.bundle import parse_override
 
     if data is None and not resume:
         raise click.UsageError("--data is missing; give the folder of a data set")
     overrides = dict(parse_override(text) for text in settings)
-    paths = {"store_dir": store, "folds": folds}
-    chosen = {"fold": fold, "max_epochs": epochs, "minutes": minutes}
+    paths = {"store_dir": store, "folds": folds, "init": init}
+    chosen = {"fold": _fold(fold), "max_epochs": epochs, "minutes": minutes}
     overrides |= {name: value for name, value in chosen.items() if value is not None}
     overrides |= {name: str(path.expanduser().resolve()) for name, path in paths.items() if path is not None}
     if minutes is not None and epochs is None:
         overrides["max_epochs"] = 1_000_000  # minutes alone end the training
-    run = train_bundle(bundle=bundle, data=data, out=out, overrides=overrides, resume=resume)
-    _say(f"trained: {run}")
+    if fold == "all":
+        train_folds(bundle=bundle, data=data, out=out, overrides=overrides, resume=resume, say=_say)
+    else:
+        train_bundle(bundle=bundle, data=data, out=out, overrides=overrides, resume=resume)
+    _say(f"trained: {out}")
 
 
 @main.command()
@@ -539,6 +550,15 @@ def _say(text: str) -> None:
     from tqdm import tqdm
 
     tqdm.write(text, file=sys.stderr)
+
+
+def _fold(text: str | None) -> int | None:
+    """The number of ``--fold``, if it is one."""
+    if text is None or text == "all":
+        return None
+    if not text.isdecimal():
+        raise click.UsageError(f"--fold {text}: expected a number such as 0, or all")
+    return int(text)
 
 
 def _shape(text: str) -> tuple[int, int, int]:

@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import DataLoader
 from monai.utils import set_determinism
+from scipy import ndimage
 
+from liver_monai.data.balance import describe_draws, find_doubts
 from liver_monai.data.cases import Case
-from liver_monai.data.draws import AIR_HU, CENTRED_ON, DrawSampler, SlabDataset
+from liver_monai.data.draws import AIR_HU, CENTRED_ON, DrawSampler, SlabDataset, lesion_probabilities
 from liver_monai.data.layouts import find_cases
 from liver_monai.data.slabs import slab_view
 from liver_monai.data.transforms import model_grid, preprocessing
@@ -201,6 +203,128 @@ def test_numbers_go_on_from_epoch_to_epoch(numbered):
 
     assert len(sampler) == len(dataset) == 5
     assert numbers == list(range(15))
+
+
+def test_an_epoch_can_begin_amid_its_numbers_once(numbered):
+    sampler = DrawSampler(draw(numbered, make_spec(), n_samples=5))
+
+    sampler.skip_once(3)
+
+    assert list(sampler) == [3, 4]
+    sampler.set_epoch(1)
+    assert list(sampler) == [5, 6, 7, 8, 9]
+
+
+# By lesion
+
+
+def case_of_lesions(folder):
+    """Lesions that share slices: one around another, one that touches by a corner, a large one and a voxel."""
+    label = np.full((60, 56, 8), LIVER)
+    label[14:21, 14:21, 1:6] = TUMOR
+    label[15:20, 15:20, 1:6] = LIVER
+    label[17, 17, 2:4] = TUMOR
+    label[30:32, 30:32, 2:4] = label[32, 32, 4] = TUMOR
+    label[34:46, 18:34, 3:8] = TUMOR
+    label[40, 40, 5] = TUMOR
+    image = np.arange(label.size).reshape(label.shape) - 2000
+    return make_case(folder, image, label, name="lesions"), label
+
+
+def numbers_of(label):
+    return ndimage.label(label == TUMOR, structure=np.ones((3, 3, 3)))[0]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "power", "shares"),
+    [
+        ([1, 4, 16], -0.5, [4 / 7, 2 / 7, 1 / 7]),
+        ([1, 4, 16], 0, [1 / 3, 1 / 3, 1 / 3]),
+        ([1, 3, 16], 1, [0.05, 0.15, 0.8]),
+        ([7], -0.5, [1]),
+    ],
+)
+def test_how_often_a_lesion_is_drawn_follows_from_its_size(sizes, power, shares):
+    np.testing.assert_allclose(lesion_probabilities(sizes, power=power), shares)
+
+
+def test_lesions_are_drawn_as_often_as_declared_and_each_of_their_slices_alike(tmp_path):
+    n_draws = 6000
+    case, _ = case_of_lesions(tmp_path)
+    dataset = draw(case, make_spec(), lesion_power=-0.5)
+    lesions = dataset.cases[0].lesions
+    shares = lesion_probabilities([lesion.n_voxels for lesion in lesions], power=-0.5)
+
+    drawn = [each for each in map(dataset.draw, range(n_draws)) if each.value == TUMOR]
+
+    assert len(lesions) == 5
+    assert len(drawn) == pytest.approx(CENTRED_ON[TUMOR] * n_draws, rel=0.1)
+    for lesion, share in zip(lesions, shares, strict=True):
+        slices = [each.z for each in drawn if each.lesion == lesion]
+        assert len(slices) / len(drawn) == pytest.approx(share, abs=4 * (share * (1 - share) / len(drawn)) ** 0.5)
+        assert set(slices) == set(range(lesion.first_slice, lesion.last_slice + 1))
+
+
+def test_the_voxels_of_a_lesion_are_its_own(tmp_path):
+    case, label = case_of_lesions(tmp_path)
+    numbers = numbers_of(label)
+    (stored,) = draw(case, make_spec()).cases
+
+    for lesion in stored.lesions:
+        found = {
+            (int(x), int(y), z)
+            for z in range(lesion.first_slice, lesion.last_slice + 1)
+            for x, y in stored.voxels_of(lesion, z)
+        }
+        number = numbers[next(iter(found))]
+        assert found == {tuple(map(int, voxel)) for voxel in np.argwhere(numbers == number)}
+        assert len(found) == lesion.n_voxels
+
+
+def test_a_slab_is_centred_on_the_lesion_that_was_drawn(tmp_path):
+    case, label = case_of_lesions(tmp_path)
+    dataset = draw(case, make_spec(slab_size=1), lesion_power=-0.5)
+    numbers = numbers_of(label).ravel()
+
+    for number in range(200):
+        drawn, slab = dataset.draw(number), dataset[number]
+        voxel = int(slab["image"][0, 8, 8]) + 2000
+        assert np.unravel_index(voxel, label.shape)[2] == drawn.z
+        if drawn.lesion is not None:
+            assert np.count_nonzero(numbers == numbers[voxel]) == drawn.lesion.n_voxels
+            assert slab["label"][0, 8, 8] == TUMOR
+
+
+def test_lesions_without_a_slice_that_may_be_drawn_are_left_out(tmp_path):
+    case, _ = case_of_lesions(tmp_path)
+    dataset = draw(case, make_spec(), lesion_power=-0.5, centres={"lesions": [1, 7]})
+
+    drawn = [dataset.draw(number) for number in range(200)]
+
+    assert {each.z for each in drawn} == {1, 7}
+    lesions = {(each.lesion.first_slice, each.lesion.last_slice) for each in drawn if each.lesion}
+    assert lesions == {(1, 5), (3, 7)}
+
+
+def test_the_balance_that_is_told_is_that_of_the_slabs(tmp_path):
+    case, _ = case_of_lesions(tmp_path)
+    dataset = draw(case, make_spec(), n_samples=2000, lesion_power=-0.5)
+    n_tumors = sum(dataset.draw(number).value == TUMOR for number in range(2000))
+
+    text = describe_draws(dataset)
+
+    assert f"first epoch: 2000 slabs, centred {n_tumors} on a tumour" in text
+    assert "5 of 5 lesions, tumours in 1 of 1 cases" in text
+    assert find_doubts(dataset) == []
+
+
+def test_labels_that_teach_nothing_are_doubted(tmp_path):
+    empty = make_case(tmp_path, np.zeros((16, 16, 2)), np.zeros((16, 16, 2)), name="empty")
+
+    doubts = find_doubts(draw(empty, make_spec(), n_samples=4))
+
+    assert "no training case has liver or tumour" in doubts[0]
+    assert "no training case has a tumour" in doubts[1]
 
 
 def test_the_store_is_left_as_it_was(numbered):

@@ -18,7 +18,8 @@ from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 
 from liver_monai.engine.averaging import AverageHandler, average_weights
-from liver_monai.engine.handlers import Budget, BudgetHandler, Checkpoint, History
+from liver_monai.engine.checkpoint import Checkpoint
+from liver_monai.engine.handlers import Budget, BudgetHandler, History
 from liver_monai.engine.random_state import RandomState
 from liver_monai.errors import InputError
 

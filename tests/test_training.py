@@ -16,7 +16,8 @@ from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import IgniteMetricHandler, from_engine
 from monai.metrics import CumulativeIterationMetric
 
-from liver_monai.engine.handlers import WARM_UP, Budget, Checkpoint, EarlyStop, History, WeightsSaver
+from liver_monai.engine.checkpoint import Checkpoint
+from liver_monai.engine.handlers import WARM_UP, Budget, EarlyStop, History, WeightsSaver
 from liver_monai.errors import InputError
 from liver_monai.model.network import build_network
 from liver_monai.model.weights import load_weights

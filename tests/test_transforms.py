@@ -9,7 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liver_monai.data.transforms import LoadImageVolumed, augmentation, model_grid, preprocessing
+from liver_monai.data.transforms import (
+    LoadImageVolumed,
+    RandDropNeighborsd,
+    augmentation,
+    model_grid,
+    preprocessing,
+)
 from liver_monai.errors import InputError
 from liver_monai.io.volumes import AFFINE_TOLERANCE_MM
 from liver_monai.spec import ModelSpec
@@ -169,3 +175,44 @@ def test_a_label_on_another_grid_than_its_ct_is_refused(tmp_path, shift_mm):
     else:
         with pytest.raises(InputError, match=r"label.nii.gz and .*ct.nii.gz lie up to 0.2 mm apart"):
             read(item)
+
+
+# Dropped neighbours
+
+
+@pytest.mark.parametrize("slab_size", [1, 3, 5, 7])
+def test_a_dropped_neighbour_shows_what_lies_nearer_to_the_centre(slab_size):
+    """Slices of their own numbers: from the centre outwards none is farther away than its place, none comes back."""
+    slab = np.arange(slab_size)[:, None, None] * np.ones((1, 4, 4))
+    drop, centre = RandDropNeighborsd("image", prob=0.5), slab_size // 2
+    drop.set_random_state(seed=0)
+    shown = [drop({"image": slab})["image"] for _ in range(200)]
+
+    for each in shown:
+        numbers = each[:, 0, 0].astype(int) - centre
+        places = np.arange(slab_size) - centre
+        assert numbers[centre] == 0
+        assert (np.abs(numbers) <= np.abs(places)).all()
+        assert (np.diff(numbers) >= 0).all()
+        assert (each == each[:, :1, :1]).all()
+    if slab_size > 1:
+        is_next_kept = np.mean([each[centre + 1, 0, 0] == centre + 1 for each in shown])
+        assert is_next_kept == pytest.approx(0.5, abs=0.15)
+    np.testing.assert_array_equal(slab[:, 0, 0], np.arange(slab_size))
+
+
+def test_no_neighbour_is_dropped_unless_asked_for():
+    drawn = []
+    for options in ({}, {"drop_neighbors": 0.0}, {"drop_neighbors": 0.9}):
+        augment = augmentation(SPEC, **options).set_random_state(seed=1)
+        hu = np.random.default_rng(0).normal(50, 50, (3, 32, 48)).astype(np.float32)
+        drawn.append(augment({"image": hu, "label": np.zeros((1, 32, 48), np.uint8)})["image"])
+
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+@pytest.mark.parametrize("prob", [-0.1, 1, 2])
+def test_a_share_of_dropped_neighbours_that_is_none_is_refused(prob):
+    with pytest.raises(InputError, match="drop_neighbors is"):
+        RandDropNeighborsd("image", prob=prob)

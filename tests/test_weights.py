@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 
 import pytest
 import torch
 
 from liver_monai.errors import InputError
 from liver_monai.model.network import build_network
-from liver_monai.model.weights import check_weights, load_weights, save_weights
+from liver_monai.model.weights import check_weights, load_initial_weights, load_weights, save_weights
 from liver_monai.spec import ModelSpec
 
 SPEC = ModelSpec(encoder="mobilenet_v2", slab_size=3)
@@ -188,3 +189,75 @@ def test_a_failed_save_leaves_the_old_weights_and_nothing_else(weights):
 
     assert {path.name: path.read_bytes() for path in weights.parent.iterdir()} == before
     assert before.keys() == {"model.pt", "model.json"}
+
+
+# To begin from
+
+
+def test_weights_to_begin_from_say_where_they_are_from(weights):
+    for source in (weights, weights.parents[1]):
+        network = small_network(seed=1)
+
+        facts = load_initial_weights(network, source, spec=SPEC)
+
+        assert equal(network, small_network())
+        assert facts["path"] == str(weights)
+        assert facts["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+        assert (facts["epoch"], facts["spec"]["slab_size"]) == (7, 3)
+
+
+def test_weights_to_begin_from_may_be_a_state_dict_of_which_nothing_is_known(tmp_path):
+    torch.save(small_network().state_dict(), tmp_path / "weights.pt")
+    network = small_network(seed=1)
+
+    facts = load_initial_weights(network, tmp_path / "weights.pt", spec=SPEC)
+
+    assert equal(network, small_network())
+    assert facts.keys() == {"path", "sha256"}
+
+
+def test_weights_that_saw_other_slabs_are_warned_of(weights, caplog):
+    load_initial_weights(
+        small_network(), weights, spec=ModelSpec(encoder="mobilenet_v2", slab_size=3, hu_window=(0, 9))
+    )
+
+    assert "was trained under another spec (hu_window (-200.0, 250.0) -> (0.0, 9.0))" in caplog.text
+
+
+def without(state, *names):
+    return {name: value for name, value in state.items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda state: without(state, "0.bias"), "layers are 1 missing: 0.bias."),
+        (lambda state: {**state, "3.weight": torch.zeros(2)}, "layers are 1 unexpected: 3.weight."),
+        (
+            lambda state: {**state, "2.weight": torch.zeros(2, 4, 1, 1)},
+            r"layers are 1 of another shape: 2.weight (2, 4, 1, 1), not (3, 4, 1, 1).",
+        ),
+        (
+            lambda state: {"2.bias": torch.zeros(2), "other": torch.zeros(1)},
+            "8 missing: 0.weight, 0.bias, 1.weight, 1.bias, 1.running_mean and 3 more; 1 unexpected: other; "
+            "1 of another shape: 2.bias (2,), not (3,).",
+        ),
+        (lambda state: {"network": state}, "is no state_dict"),
+        (lambda state: [1], "is no state_dict"),
+    ],
+)
+def test_layers_that_do_not_fit_are_named_and_nothing_is_loaded(tmp_path, change, fault):
+    torch.save(change(small_network().state_dict()), tmp_path / "weights.pt")
+    network = small_network(seed=1)
+
+    with pytest.raises(InputError, match=re.escape(fault)):
+        load_initial_weights(network, tmp_path / "weights.pt", spec=SPEC)
+
+    assert equal(network, small_network(seed=1))
+
+
+def test_damaged_weights_are_nothing_to_begin_from(weights):
+    weights.write_bytes(weights.read_bytes()[:-1])
+
+    with pytest.raises(InputError, match="is damaged or was replaced"):
+        load_initial_weights(small_network(), weights, spec=SPEC)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch.utils.data import Dataset, DistributedSampler
 
 from liver_monai.data.cases import Case
 from liver_monai.data.slabs import slab_indices
-from liver_monai.data.store import StoredCase, build_store, process_rank
+from liver_monai.data.store import Lesion, StoredCase, build_store, process_rank
 from liver_monai.data.synthetic_tumors import RandLiverTumord
 from liver_monai.data.transforms import augmentation
 from liver_monai.errors import InputError
@@ -24,6 +25,15 @@ CENTRED_ON = {TUMOR: 0.5, LIVER: 0.35, None: 0.15}
 (Li, IEEE TMI 2018), and slices without liver so that false positives are seen in training."""
 
 AIR_HU = -1024
+
+
+class Draw(NamedTuple):
+    """What a slab is centred on: a slice of a case, and a class or nothing, of tumours perhaps one lesion."""
+
+    case: StoredCase
+    z: int
+    value: int | None
+    lesion: Lesion | None = None
 
 
 class SlabDataset(Dataset[dict[str, torch.Tensor]]):
@@ -39,6 +49,9 @@ class SlabDataset(Dataset[dict[str, torch.Tensor]]):
         n_samples: slabs an epoch.
         transform: applied to each slab; by default ``augmentation(spec)``.
         seed: another seed gives other slabs.
+        lesion_power: a slab with a tumour in its centre is centred on a lesion of n voxels with a probability that
+            grows like n^lesion_power, on each of its slices equally often: -0.5 has small ones seen that voxels or
+            slices would hardly ever choose. ``None``: on each slice with tumour equally often.
         centres: case_id -> slices that a slab may be centred on, at least one a case; ``None``: all.
         synthetic_tumors: draws tumours into slabs; then a slab that should be centred on a tumour is centred on the
             liver where the case has none.
@@ -53,6 +66,7 @@ class SlabDataset(Dataset[dict[str, torch.Tensor]]):
         n_samples: int,
         transform: Callable[[Any], Any] | None = None,
         seed: int = 0,
+        lesion_power: float | None = None,
         centres: Mapping[str, Sequence[int]] | None = None,
         synthetic_tumors: RandLiverTumord | None = None,
     ) -> None:
@@ -61,6 +75,7 @@ class SlabDataset(Dataset[dict[str, torch.Tensor]]):
         self.transform = augmentation(spec) if transform is None else transform
         self.n_samples = n_samples
         self.seed = seed
+        self.lesion_power = lesion_power
         self.centres = centres
         self.synthetic_tumors = synthetic_tumors if synthetic_tumors is not None and synthetic_tumors.prob > 0 else None
 
@@ -69,15 +84,12 @@ class SlabDataset(Dataset[dict[str, torch.Tensor]]):
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng([self.seed, number])
-        case = self.cases[rng.integers(len(self.cases))]
-        value = self._draw_class(rng, case)
-        centres = None if self.centres is None else self.centres[case.case_id]
-        value, z = _draw_slice(rng, case, value=value, centres=centres)
-        label = case.label(z, z + 1)[0]
-        corner = _draw_corner(rng, label, value=value, roi_size=self.spec.roi_size)
+        draw = self._draw(rng)
+        case, z = draw.case, draw.z
+        corner = _draw_corner(rng, case.shape[1:], voxels=_voxels(draw), roi_size=self.spec.roi_size)
         slices = case.slab(z, slab_size=self.spec.slab_size)
         slab = self._crop(slices, corner, fill=AIR_HU).astype(np.float32)
-        labels = self._crop(label[None], corner, fill=0)
+        labels = self._crop(case.label(z, z + 1), corner, fill=0)
         if self.synthetic_tumors is not None:
             self.synthetic_tumors.set_random_state(seed=int(rng.integers(2**32)))
             slab, labels = self._with_tumors(self.synthetic_tumors, slab, case, z, corner)
@@ -85,6 +97,23 @@ class SlabDataset(Dataset[dict[str, torch.Tensor]]):
             self.transform.set_random_state(seed=int(rng.integers(2**32)))
         item: dict[str, torch.Tensor] = self.transform({"image": slab, "label": labels})
         return item
+
+    def draw(self, number: int) -> Draw:
+        """What the slab of a number is centred on; no voxel is read."""
+        return self._draw(np.random.default_rng([self.seed, number]))
+
+    def _draw(self, rng: np.random.Generator) -> Draw:
+        case = self.cases[rng.integers(len(self.cases))]
+        value = self._draw_class(rng, case)
+        centres = None if self.centres is None else self.centres[case.case_id]
+        if value == TUMOR and self.lesion_power is not None:
+            lesions = slices_of_lesions(case, centres)
+            if lesions:
+                chances = lesion_probabilities([lesion.n_voxels for lesion, _ in lesions], power=self.lesion_power)
+                lesion, slices = lesions[rng.choice(len(lesions), p=chances)]
+                return Draw(case, int(rng.choice(slices)), TUMOR, lesion)
+        value, z = _draw_slice(rng, case, value=value, centres=centres)
+        return Draw(case, z, value)
 
     def _draw_class(self, rng: np.random.Generator, case: StoredCase) -> int | None:
         """What to centre on."""
@@ -132,9 +161,29 @@ class DrawSampler(DistributedSampler[int]):
                 "slabs_per_epoch gives each process"
             )
         self.n_samples = len(dataset)
+        self.n_to_skip = 0
+
+    def skip_once(self, n_slabs: int) -> None:
+        """Begin the next epoch after its first slabs of this process: they were trained on before an interruption."""
+        self.n_to_skip = n_slabs
 
     def __iter__(self) -> Iterator[int]:
-        return (self.epoch * self.n_samples + index for index in super().__iter__())
+        first, self.n_to_skip = self.n_to_skip, 0
+        return (self.epoch * self.n_samples + index for index in islice(super().__iter__(), first, None))
+
+
+def lesion_probabilities(sizes: Sequence[int], *, power: float) -> np.ndarray:
+    """How often each lesion is drawn, by its size in voxels: n^power over the sum of all."""
+    weights = np.asarray(sizes, dtype=np.float64) ** power
+    return np.asarray(weights / weights.sum())
+
+
+def slices_of_lesions(case: StoredCase, centres: Sequence[int] | None) -> list[tuple[Lesion, np.ndarray]]:
+    """The lesions of a case and the slices of each that a slab may be centred on; without those that have none."""
+    slices = [np.arange(lesion.first_slice, lesion.last_slice + 1) for lesion in case.lesions]
+    if centres is not None:
+        slices = [np.intersect1d(each, centres) for each in slices]
+    return [(lesion, each) for lesion, each in zip(case.lesions, slices, strict=True) if len(each)]
 
 
 def _draw_slice(
@@ -149,15 +198,23 @@ def _draw_slice(
     return value, int(rng.choice(slices))
 
 
+def _voxels(draw: Draw) -> np.ndarray | None:
+    """Rows and columns ``(n, 2)`` that the slab may be centred on, or ``None`` for all."""
+    if draw.value is None:
+        return None
+    if draw.lesion is not None:
+        return draw.case.voxels_of(draw.lesion, draw.z)
+    return np.argwhere(draw.case.label(draw.z, draw.z + 1)[0] == draw.value)
+
+
 def _draw_corner(
-    rng: np.random.Generator, label: np.ndarray, *, value: int | None, roi_size: tuple[int, int]
+    rng: np.random.Generator, shape: tuple[int, int], *, voxels: np.ndarray | None, roi_size: tuple[int, int]
 ) -> tuple[int, int]:
-    """First voxel of the crop: around a voxel of the class, inside of the slice where the slice is large enough."""
-    voxels = np.argwhere(label == value) if value is not None else None
-    centre = rng.integers(label.shape) if voxels is None else voxels[rng.integers(len(voxels))]
+    """First voxel of the crop: around one of the voxels, inside of the slice where the slice is large enough."""
+    centre = rng.integers(shape) if voxels is None else voxels[rng.integers(len(voxels))]
     x, y = (
         min(max(int(c) - roi // 2, 0), size - roi) if size >= roi else (size - roi) // 2
-        for c, size, roi in zip(centre, label.shape, roi_size, strict=True)
+        for c, size, roi in zip(centre, shape, roi_size, strict=True)
     )
     return x, y
 

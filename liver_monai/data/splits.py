@@ -8,7 +8,7 @@ from pathlib import Path
 
 from liver_monai.data.cases import Case
 from liver_monai.data.folds import N_FOLDS, assign_folds, read_folds
-from liver_monai.data.preparation import prepare_for_training
+from liver_monai.data.preparation import PreparedData, prepare_for_training
 from liver_monai.data.store import process_rank
 from liver_monai.errors import InputError
 from liver_monai.spec import ModelSpec
@@ -67,14 +67,35 @@ def split_dataset(
             that separate scans of one patient or equal images.
     """
     data = prepare_for_training(dataset_dir, spec=spec, store=store)
-    own_folds = Path(folds).expanduser() if folds else None
-    numbers = read_folds(own_folds, data.cases, content=data.content) if own_folds else data.folds
+    numbers = _fold_numbers(data, folds)
     lacking = [case.case_id for case in data.cases if case.case_id not in numbers]
     if lacking and fold is not None:
         raise InputError(
             f"{folds}: gives the case '{lacking[0]}' no fold ({len(lacking)} lack one); add them or exclude them"
         )
     return replace(_hold_back(data.cases, numbers, fold=fold), excluded=data.excluded)
+
+
+def find_folds(
+    dataset_dir: str | Path, *, spec: ModelSpec, store: str | Path, folds: str | Path | None = None
+) -> list[int]:
+    """The folds that ``split_dataset`` can hold back, each in turn; the arguments are its own.
+
+    Raises:
+        InputError: as there, or too few patients for more than one fold.
+    """
+    numbers = _fold_numbers(prepare_for_training(dataset_dir, spec=spec, store=store), folds)
+    found = sorted(set(numbers.values()))
+    if len(found) < 2:
+        raise InputError(f"{dataset_dir}: its patients make one fold; --fold all needs two patients or more")
+    return found
+
+
+def _fold_numbers(data: PreparedData, folds: str | Path | None) -> dict[str, int]:
+    """By case_id: those of a file of folds, else the store's."""
+    if not folds:
+        return data.folds
+    return read_folds(Path(folds).expanduser(), data.cases, content=data.content)
 
 
 def _hold_back(cases: Sequence[Case], folds: Mapping[str, int], *, fold: int | None) -> Split:

@@ -131,6 +131,20 @@ class StoredCase:
         """Labels ``(n, H, W)`` uint8 of a range of slices, by default of all."""
         return _read(self.folder / LABEL, slice(first, stop))
 
+    def voxels_of(self, lesion: Lesion, z: int) -> np.ndarray:
+        """Rows and columns ``(n, 2)`` of a lesion in a slice between its first and last."""
+        is_alone = all(other is lesion or not other.first_slice <= z <= other.last_slice for other in self.lesions)
+        if is_alone:
+            return np.argwhere(self.label(z, z + 1)[0] == TUMOR)
+        tumors = self.label(lesion.first_slice, lesion.last_slice + 1) == TUMOR
+        (box,) = ndimage.find_objects(tumors.any(axis=0).astype(np.uint8))
+        numbers, sizes, centres = _connected(tumors[:, *box])
+        is_as_large = np.flatnonzero(sizes == lesion.n_voxels)  # others may be cut off where this one begins or ends
+        offset = np.array([lesion.first_slice, box[0].start, box[1].start])
+        distances = np.linalg.norm(centres[is_as_large] + offset - lesion.centre, axis=1)
+        number = is_as_large[distances.argmin()] + 1
+        return np.asarray(np.argwhere(numbers[z - lesion.first_slice] == number) + offset[1:])
+
     def volume(self) -> MetaTensor:
         """``(1, H, W, D)`` float32 HU on the model grid, with what brings a prediction back to the CT's grid."""
         voxels = np.ascontiguousarray(self.image().transpose(1, 2, 0), dtype=np.float32)
@@ -398,9 +412,7 @@ def _write_arrays(folder: Path, item: dict[str, Any], *, reference: np.ndarray) 
 
 def find_lesions(label: np.ndarray, *, voxel_ml: float) -> list[Lesion]:
     """The connected tumours of a label ``(D, H, W)``."""
-    numbers, n_lesions = ndimage.label(label == TUMOR, structure=np.ones((3, 3, 3)))
-    centres = np.asarray(ndimage.center_of_mass(numbers > 0, numbers, range(1, n_lesions + 1))).reshape(-1, 3).tolist()
-    sizes = np.bincount(numbers.ravel(), minlength=n_lesions + 1)[1:]
+    numbers, sizes, centres = _connected(label == TUMOR)
     return [
         Lesion(
             lesion=number,
@@ -411,9 +423,16 @@ def find_lesions(label: np.ndarray, *, voxel_ml: float) -> list[Lesion]:
             centre=(round(centre[0], 2), round(centre[1], 2), round(centre[2], 2)),
         )
         for number, (size, box, centre) in enumerate(
-            zip(sizes, ndimage.find_objects(numbers), centres, strict=True), start=1
+            zip(sizes, ndimage.find_objects(numbers), centres.tolist(), strict=True), start=1
         )
     ]
+
+
+def _connected(tumors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Connected tumours of a mask ``(D, H, W)``: their numbers in its shape, from 1; sizes; centres ``(n, 3)``."""
+    numbers, n_lesions = ndimage.label(tumors, structure=np.ones((3, 3, 3)))
+    centres = np.asarray(ndimage.center_of_mass(numbers > 0, numbers, range(1, n_lesions + 1))).reshape(-1, 3)
+    return numbers, np.bincount(numbers.ravel(), minlength=n_lesions + 1)[1:], centres
 
 
 def _voxel_ml(affine: Sequence[Sequence[float]]) -> float:

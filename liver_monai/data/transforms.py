@@ -18,6 +18,7 @@ from monai.transforms import (
     RandAffined,
     RandGaussianNoised,
     RandGaussianSmoothd,
+    RandomizableTransform,
     RandScaleIntensityd,
     RandShiftIntensityd,
     ScaleIntensityRanged,
@@ -26,6 +27,7 @@ from monai.transforms import (
 )
 
 from liver_monai.data.grid import to_model_grid
+from liver_monai.errors import InputError
 from liver_monai.io.volumes import read_mask, read_volume, require_same_grid
 from liver_monai.spec import ModelSpec
 
@@ -111,14 +113,44 @@ def to_grid(spec: ModelSpec) -> Compose:
     )
 
 
-def augmentation(spec: ModelSpec) -> Compose:
+class RandDropNeighborsd(RandomizableTransform, MapTransform):  # type: ignore[misc]  # MONAI is untyped
+    """Put the slice nearer to the centre in the place of a neighbour, each neighbour with ``prob``, as where a CT ends.
+
+    A network that has seen that relies less on neighbours, which thick or uneven slices make strange.
+
+    Raises:
+        InputError: a share that is none.
+    """
+
+    def __init__(self, keys: KeysCollection, *, prob: float) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self)
+        if not 0 <= prob < 1:
+            raise InputError(f"drop_neighbors is {prob}; it must be 0 or more and less than 1")
+        self.drop = prob
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Drop neighbours of slabs ``(slab_size, H, W)``, the same of every key."""
+        n_slices = data[self.keys[0]].shape[0]
+        shown = list(range(n_slices))
+        for distance in range(1, n_slices // 2 + 1):
+            for side in (-1, 1):
+                if self.R.random() < self.drop:
+                    shown[n_slices // 2 + side * distance] = shown[n_slices // 2 + side * (distance - 1)]
+        return {**data, **{key: data[key][shown] for key in self.key_iterator(data)}}
+
+
+def augmentation(spec: ModelSpec, *, drop_neighbors: float = 0.0) -> Compose:
     """Window a slab ``(slab_size, H, W)`` in HU and vary it as scanners and patients vary.
 
-    Left-right mirroring is left out: the liver is on the right.
+    Left-right mirroring is left out: the liver is on the right. ``drop_neighbors`` is how often each neighbour of the
+    centre slice is dropped (``RandDropNeighborsd``).
     """
     keys = ("image", "label")
+    dropping = [RandDropNeighborsd("image", prob=drop_neighbors)] if drop_neighbors else []
     return Compose(
         [
+            *dropping,
             hu_window(spec),
             RandAffined(
                 keys,

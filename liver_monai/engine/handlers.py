@@ -13,12 +13,12 @@ import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from monai.engines import IterationEvents
-from monai.handlers import CheckpointLoader
 
-from liver_monai.engine.random_state import RandomState
-from liver_monai.errors import InputError, one_line
-from liver_monai.io.files import whole_file
-from liver_monai.model.weights import save_weights
+from liver_monai.data.balance import describe_draws, find_doubts
+from liver_monai.data.draws import SlabDataset
+from liver_monai.errors import InputError
+from liver_monai.io.files import whole_file, write_json
+from liver_monai.model.weights import load_initial_weights, save_weights
 from liver_monai.spec import ModelSpec
 
 logger = logging.getLogger(__name__)
@@ -28,6 +28,9 @@ WARM_UP = 0.05
 
 LEAST_FACTOR = 1e-3
 """Of the learning rate: the first step must learn, too."""
+
+MOST_SKIPPED = 20
+"""Steps in a row: the scaler begins at 2^16 and halves with each, so that a healthy training needs fewer."""
 
 
 class Budget:
@@ -105,6 +108,79 @@ class BudgetHandler:
     def _end(self, engine: Engine) -> None:
         if self.budget.is_spent():
             engine.terminate()
+
+
+class TellDraws:
+    """Logs what the first epoch draws, and warns of labels that can teach nothing."""
+
+    def __init__(self, *, dataset: SlabDataset) -> None:
+        self.dataset = dataset
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the trainer."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Log it once, whichever number of processes train together."""
+        if idist.get_rank() > 0:
+            return
+        logger.info(describe_draws(self.dataset))
+        for doubt in find_doubts(self.dataset):
+            logger.warning(f"warning: {doubt}")
+
+
+class InitialWeights:
+    """Begins a training from other weights, and writes down whose they are.
+
+    Args:
+        network: what is trained.
+        source: a run's folder, or a state_dict.
+        spec: of the network.
+        record: JSON that says where the weights came from.
+    """
+
+    def __init__(self, *, network: torch.nn.Module, source: str, spec: ModelSpec, record: str) -> None:
+        self.network = network
+        self.source = source
+        self.spec = spec
+        self.record = Path(record)
+
+    def attach(self, engine: Engine) -> None:
+        """Load them, before the engine runs: what does not fit is still told in one line."""
+        facts = load_initial_weights(self.network, self.source, spec=self.spec)
+        if idist.get_rank() == 0:
+            write_json(self.record, facts)
+
+
+class RequireFiniteLoss:
+    """Ends a training whose loss is NaN or infinite before anything of it is saved.
+
+    The scaler of mixed precision leaves out steps that overflow, so that there only many in a row mean an end.
+    """
+
+    def __init__(self) -> None:
+        self.n_in_a_row = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the trainer, before whatever saves."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Look at the loss of the step."""
+        loss = loss_of(engine)
+        self.n_in_a_row = 0 if math.isfinite(loss) else self.n_in_a_row + 1
+        if self.n_in_a_row > (0 if engine.scaler is None else MOST_SKIPPED):
+            raise InputError(
+                f"the loss is {loss} in epoch {engine.state.epoch}; what was saved is that of the epochs before. Go on "
+                "from there with --resume --set max_grad_norm=1, or train anew with a smaller learning_rate; "
+                "liver-monai check finds CTs whose values are none"
+            )
+
+
+def loss_of(engine: Engine) -> float:
+    """The loss of a step; where the trainer takes batches apart, every item carries it."""
+    output = engine.state.output
+    return float(output["loss"] if isinstance(output, dict) else output[0]["loss"])
 
 
 class ClipGradients:
@@ -194,111 +270,6 @@ class WeightsSaver:
             save_weights(self.network, self.path, spec=self.spec, epoch=engine.state.epoch, **{name: score})
 
 
-class Checkpoint:
-    """Keeps everything a training needs to go on in one file, written after each epoch, whole or not at all.
-
-    Killed at any moment and taken up again, a training on a CPU ends with the weights, to the bit, that it would have
-    ended with: what the file lacks is begun anew, and depends on nothing else. That does not hold for one by minutes.
-
-    MONAI's own saver writes in place, so that a process killed while saving loses the checkpoint it had.
-
-    Args:
-        path: the file.
-        objects: what has ``state_dict`` and ``load_state_dict``, ``None`` where it is switched off; the trainer, its
-            gradient scaler and the random generators are added.
-        validator: its best score is kept, so that a resumed training does not replace better weights by worse ones.
-        resume: load the file when the training starts.
-    """
-
-    def __init__(
-        self, *, path: str, objects: dict[str, Any], validator: Engine | None = None, resume: bool = False
-    ) -> None:
-        self.path = Path(path)
-        best = {} if validator is None else {"best": _BestScore(validator)}
-        self.objects = {name: item for name, item in objects.items() if item is not None} | best
-        self.resume = resume
-
-    def attach(self, engine: Engine) -> None:
-        """Attach to the trainer, after all handlers that change what is kept, or draw random numbers."""
-        own = {"trainer": _Epochs(engine), "scaler": _Scaler(engine), "random": RandomState(engine.state.device)}
-        objects = {**self.objects, **own}
-        if self.resume:
-            self._require_fitting(engine, set(objects))
-            CheckpointLoader(str(self.path), objects, map_location="cpu").attach(engine)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda _: self._write(objects))
-
-    def _require_fitting(self, engine: Engine, names: set[str]) -> None:
-        """Refuse what cannot be gone on with before the engine runs, while it is still told in one line."""
-        try:
-            states = torch.load(self.path, map_location="cpu", weights_only=True)
-            missing = names - states.keys()
-            if missing:
-                raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-            epochs_done = states["trainer"]["epoch"]
-            self.objects["network"].load_state_dict(states["network"])
-        except Exception as error:  # torch raises a dozen types for a file that is not its own
-            raise InputError(
-                f"{self.path}: does not fit this training ({one_line(error)[:200]}); put the old values back into the "
-                "run's configs, or begin anew in another folder"
-            ) from error
-        if epochs_done > engine.state.max_epochs:
-            raise InputError(
-                f"max_epochs is {engine.state.max_epochs}, but {self.path} has come to epoch {epochs_done}"
-            )
-
-    def _write(self, objects: dict[str, Any]) -> None:
-        if idist.get_rank() > 0:
-            return
-        with whole_file(self.path) as temporary:
-            torch.save({name: item.state_dict() for name, item in objects.items()}, temporary)
-
-
-class _Epochs:
-    """How far a trainer has come, in epochs: one that the minutes cut short is done, too, and is not begun again.
-
-    How long an epoch is may have changed since.
-    """
-
-    def __init__(self, trainer: Engine) -> None:
-        self.trainer = trainer
-
-    def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self.trainer.state, name) for name in ("epoch", "epoch_length", "max_epochs")}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.trainer.load_state_dict({**state, "epoch_length": self.trainer.state.epoch_length})
-
-
-class _Scaler:
-    """The gradient scaler of mixed precision, which MONAI's trainer makes when it starts."""
-
-    def __init__(self, trainer: Engine) -> None:
-        self.trainer = trainer
-
-    def state_dict(self) -> dict[str, Any]:
-        scaler = self.trainer.scaler
-        return {} if scaler is None else dict(scaler.state_dict())
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state and self.trainer.scaler is not None:  # a training may go on on another device
-            self.trainer.scaler.load_state_dict(state)
-
-
-class _BestScore:
-    """The best score of a validator so far, and its epoch."""
-
-    def __init__(self, validator: Engine) -> None:
-        self.validator = validator
-
-    def state_dict(self) -> dict[str, float]:
-        state = self.validator.state
-        return {"best_metric": float(state.best_metric), "best_metric_epoch": state.best_metric_epoch}
-
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        for name, value in state.items():
-            setattr(self.validator.state, name, value)
-
-
 class History:
     """A row an epoch, as CSV and as a log line: minutes, learning rate, mean loss and, where validated, the scores.
 
@@ -312,16 +283,17 @@ class History:
         self.budget = budget
         self.optimizer = optimizer
         self.validator = validator
-        self.losses: list[float] = []
 
     def attach(self, engine: Engine) -> None:
         """Attach to the trainer, after its validation handler and before its checkpoint, or a row could be lost."""
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._note_loss)
+        engine.state.losses = []  # of the epoch; there, because a checkpoint amid the epoch needs them
+        engine.add_event_handler(Events.ITERATION_COMPLETED, lambda _: engine.state.losses.append(loss_of(engine)))
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
         """Write the row of the epoch that ended; of processes that train together, the mean loss."""
-        loss = idist.all_reduce(sum(self.losses) / len(self.losses)) / idist.get_world_size()
+        losses = engine.state.losses
+        loss = idist.all_reduce(sum(losses) / len(losses)) / idist.get_world_size()
         row = {
             "epoch": engine.state.epoch,
             "minutes": round(self.budget.minutes_spent(), 3),
@@ -329,16 +301,11 @@ class History:
             "train_loss": round(float(loss), 5),
             **self._validation_scores(engine.state.epoch),
         }
-        self.losses.clear()
+        losses.clear()
         if idist.get_rank() > 0:
             return
         self._add(row)
         logger.info("  ".join(f"{name} {value}" for name, value in row.items() if value != ""))
-
-    def _note_loss(self, engine: Engine) -> None:
-        """Keep the batch's loss; where the trainer takes batches apart, every item carries it."""
-        output = engine.state.output
-        self.losses.append(float(output["loss"] if isinstance(output, dict) else output[0]["loss"]))
 
     def _validation_scores(self, epoch: int) -> dict[str, float | str]:
         """The scores of this epoch, empty where it was not validated, so that the columns never change."""

@@ -23,7 +23,14 @@ from liver_monai.engine.runtime import choose_runtime
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.probabilities import probability_file, write_map
 from liver_monai.io.volumes import Source, read_mask
-from liver_monai.model.bundle import find_bundle, override_config, read_config, read_spec, refusing_values
+from liver_monai.model.bundle import (
+    find_bundle,
+    find_members,
+    override_config,
+    read_config,
+    read_spec,
+    refusing_values,
+)
 from liver_monai.model.export import Logits
 from liver_monai.model.weights import load_weights
 from liver_monai.spec import LIVER, TUMOR, ModelSpec
@@ -181,8 +188,9 @@ def _load_one(
 
 
 def bundles_of(bundle: Bundles) -> list[str | Path]:
-    """One or several, as a list."""
-    return [bundle] if isinstance(bundle, str | Path) else list(bundle)
+    """One or several, as a list; a folder of trained folds is all of them."""
+    given = [bundle] if isinstance(bundle, str | Path) else bundle
+    return [member for each in given for member in find_members(each)]
 
 
 def _require_same_input(first: ModelSpec, other: ModelSpec, *, names: tuple[str | Path, str | Path]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from liver_monai.data.preparation import open_dataset
 from liver_monai.data.splits import Split
 from liver_monai.engine.device import keep_freed_memory
-from liver_monai.errors import InputError
+from liver_monai.errors import InputError, one_line, root_cause
 from liver_monai.io.record import write_record
 from liver_monai.io.volumes import Source
 from liver_monai.model.bundle import (
@@ -45,12 +47,16 @@ UNCHANGEABLE = {
     "lr_scheduler": OF_THE_CHECKPOINT,
     "ema_decay": OF_THE_CHECKPOINT,
     "averaged": OF_THE_CHECKPOINT,
+    "init": "the training has begun",
     "checkpoint": "the checkpoint lies there",
     "ckpt_dir": "the checkpoint lies there",
     "resume": OF_THE_COMMAND,
     "bundle_root": OF_THE_COMMAND,
 }
 """Ids, with all below them, that no longer take effect in a resumed training or would make its weights wrong."""
+
+OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+"""What the operating system says of places that are full or may not be written to."""
 
 
 def train(
@@ -76,27 +82,56 @@ def train(
         The run's folder.
 
     Raises:
-        InputError: unusable data, an unknown override or one that comes too late, an existing run, or no run to
-            resume.
+        InputError: unusable data, an unknown override or one that comes too late, an existing run, no run to resume,
+            or a folder that is full or may not be written to; the last checkpoint is kept then.
+        SystemExit: 143, after a SIGTERM; a checkpoint has been written.
     """
     run = Path(out).expanduser().resolve()
+    with _telling_of_disks(run):
+        return _train(run, bundle=bundle, data=data, overrides=overrides or {}, resume=resume)
+
+
+def _train(
+    run: Path,
+    *,
+    bundle: str | Path | None,
+    data: str | Path | None,
+    overrides: Mapping[str, Any],
+    resume: bool,
+) -> Path:
     if data is not None:
         open_dataset(data)  # before anything is written
     if resume:
         _require_run(run)
         _require_same_bundle(run, bundle)
         if _checkpoint(run).is_file():
-            _refuse_late_overrides(run, overrides or {})
-        override_bundle(run, overrides or {})
+            _refuse_late_overrides(run, overrides)
+        override_bundle(run, overrides)
     else:
         _require_new(run)
-        copy_bundle(find_bundle(bundle or DEFAULT_BUNDLE), run, overrides or {})
+        copy_bundle(find_bundle(bundle or DEFAULT_BUNDLE), run, overrides)
     if data is not None:
         set_training_data(run, str(Path(data).expanduser().resolve()))
     keep_freed_memory()
     split = _run_workflow(run, resume=_checkpoint(run).is_file())
     _write_training_record(run, split)
     return run
+
+
+@contextmanager
+def _telling_of_disks(run: Path) -> Iterator[None]:
+    """What may not be written, or not whole, for the one who can make room; what it would have replaced is kept."""
+    try:
+        yield
+    except Exception as error:  # MONAI wraps what a handler raises
+        cause = root_cause(error)
+        if not isinstance(cause, OSError) or cause.errno not in OF_DISKS:
+            raise
+        last = "the last checkpoint is kept" if (run / "models" / "checkpoint.pth").is_file() else "nothing is kept"
+        raise InputError(
+            f"{cause.filename or run}: {one_line(cause)}; {last}. Make room there or let it be written to, and go on "
+            "with --resume"
+        ) from error
 
 
 def _run_workflow(run: Path, *, resume: bool) -> Split:
@@ -109,6 +144,7 @@ def _run_workflow(run: Path, *, resume: bool) -> Split:
         resume=resume,
     )
     workflow.initialize()
+    logging.getLogger("ignite.engine.engine").setLevel(logging.CRITICAL)  # it tells twice what it raises anyway
     with refusing_values(run / "configs" / "train.json"):
         workflow.run()
     split: Split = workflow.parser.get_parsed_content("split")
@@ -118,12 +154,14 @@ def _run_workflow(run: Path, *, resume: bool) -> Split:
 
 def _write_training_record(run: Path, split: Split) -> None:
     cases = [*split.train, *split.validation]
+    init = run / "models" / "init.json"
     write_record(
         run / "record.json",
         inputs=[source for case in cases for source in (case.image, case.label) if source and _is_there(source)],
         train=[case.case_id for case in split.train],
         validation=[case.case_id for case in split.validation],
         excluded=split.excluded,
+        init=read_config(init) if init.is_file() else None,
     )
 
 

@@ -61,6 +61,15 @@ def find_bundle(bundle: str | Path) -> Path:
     raise InputError(f"{bundle}: no such bundle or folder; {known}")
 
 
+def find_members(bundle: str | Path) -> list[str | Path]:
+    """The trained folds in a folder that ``train --fold all`` left, in order; else the bundle itself."""
+    folder = Path(bundle).expanduser()
+    if bundle in list_bundles() or (folder / "configs").exists() or not folder.is_dir():
+        return [bundle]
+    folds = [each for each in folder.iterdir() if re.fullmatch(r"fold\d+", each.name) and (each / "configs").is_dir()]
+    return [*sorted(folds, key=lambda each: int(each.name.removeprefix("fold")))] or [bundle]
+
+
 def copy_bundle(bundle: Path, run: Path, overrides: Mapping[str, Any]) -> None:
     """Copy a bundle to a run's folder, without weights, and write the overrides into its configs.
 
@@ -146,6 +155,15 @@ def read_spec(bundle: Path) -> ModelSpec:
     """
     path = bundle / "configs" / "inference.json"
     return _spec(read_config(path), path)
+
+
+def overridden_spec(bundle: Path, overrides: Mapping[str, Any]) -> ModelSpec:
+    """The spec that a copy of the bundle with these overrides would have.
+
+    Raises:
+        InputError: as ``copy_bundle`` and ``read_spec``.
+    """
+    return _spec(_overridden(bundle, overrides)["inference.json"], bundle / "configs" / "inference.json")
 
 
 def _spec(config: Mapping[str, Any], path: Path) -> ModelSpec:

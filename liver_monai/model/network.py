@@ -10,17 +10,21 @@ import torch
 from liver_monai.errors import InputError, nearest, one_line
 from liver_monai.spec import LABELS, ModelSpec
 
+PARTS = ("encoder", "decoder", "segmentation_head")
 
-def build_network(spec: ModelSpec, *, encoder_weights: str | None = None) -> torch.nn.Module:
+
+def build_network(spec: ModelSpec, *, encoder_weights: str | None = None, freeze: str | None = None) -> torch.nn.Module:
     """DeepLabV3+ (Chen, ECCV 2018) that maps slabs ``(B, slab_size, H, W)`` to logits ``(B, 3, H, W)``.
 
     Args:
         spec: encoder and slab_size.
         encoder_weights: ``None`` starts from random weights and needs no network; ``"imagenet"`` fetches the
             encoder's published weights; anything else is a file with the encoder's state_dict.
+        freeze: one of ``PARTS`` that no training changes, its batch statistics included.
 
     Raises:
-        InputError: no such encoder, one that cannot be dilated as DeepLabV3+ needs it, or weights out of reach.
+        InputError: no such encoder, one that cannot be dilated as DeepLabV3+ needs it, weights out of reach, or no
+            such part.
     """
     import segmentation_models_pytorch as smp  # after liver_monai has made torchvision importable
 
@@ -45,7 +49,22 @@ def build_network(spec: ModelSpec, *, encoder_weights: str | None = None) -> tor
         ) from error
     if encoder_weights is not None and published is None:
         _load_encoder(network, Path(encoder_weights))
+    if freeze is not None:
+        _freeze(network, freeze)
     return network
+
+
+def _freeze(network: torch.nn.Module, part: str) -> None:
+    if part not in PARTS:
+        raise InputError(f"freeze is '{part}'; it must be null or one of {', '.join(PARTS)}{nearest(part, PARTS)}")
+    module = network.get_submodule(part)
+    module.requires_grad_(requires_grad=False)
+    module.register_forward_pre_hook(_use_kept_statistics)
+
+
+def _use_kept_statistics(module: torch.nn.Module, _: Any) -> None:
+    """A trainer calls ``train()`` on the whole network before each step."""
+    module.eval()
 
 
 def _load_encoder(network: Any, path: Path) -> None:

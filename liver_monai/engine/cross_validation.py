@@ -1,0 +1,116 @@
+"""Cross-validation: a bundle trained once for each fold, which then is an ensemble.
+
+Each training lies in ``OUT/foldK`` and is a run as any; they share the store ``OUT/store``.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from liver_monai.data.preparation import open_dataset, store_folder
+from liver_monai.data.splits import find_folds
+from liver_monai.engine.handlers import VALIDATION_SCORES
+from liver_monai.engine.training import DEFAULT_BUNDLE, train
+from liver_monai.errors import InputError
+from liver_monai.io.files import write_json
+from liver_monai.model.bundle import find_bundle, find_members, overridden_spec, read_config
+
+SUMMARY = "summary.json"
+
+Say = Callable[[str], None]
+
+
+def train_folds(
+    *,
+    bundle: str | Path | None,
+    data: str | Path | None,
+    out: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    say: Say = print,
+) -> dict[str, Any]:
+    """Train a bundle once for each fold, which is held back from it.
+
+    Args:
+        bundle, data, overrides: as ``train`` takes them.
+        out: folder of the runs, new unless ``resume``.
+        resume: keep what is finished and go on with the rest; overrides make finished ones go on, too.
+        say: takes a line for people.
+
+    Returns:
+        What ``OUT/summary.json`` holds: epoch, scores and cases of each fold, and the scores' means.
+
+    Raises:
+        InputError: as ``train``, or data of one patient.
+        SystemExit: as ``train``.
+    """
+    folder = Path(out).expanduser().resolve()
+    runs = [Path(each) for each in find_members(folder) if Path(each) != folder]
+    if (folder / "configs").exists() or (runs and not resume):
+        raise InputError(f"{folder}: holds a run already; go on with --resume or choose another -o")
+    if resume and not runs:
+        raise InputError(f"{folder}: holds no folds to resume; train them without --resume")
+    source = runs[0] if resume else find_bundle(bundle or DEFAULT_BUNDLE)
+    settings = {**({} if resume else {"store_dir": str(folder / "store")}), **(overrides or {})}
+    dataset = str(Path(data).expanduser().resolve()) if data is not None else _value(source, "dataset_dir")
+    open_dataset(dataset)  # before anything is written
+    config = {name: settings.get(name, _value(source, name)) for name in ("store_dir", "folds")}
+    folds = find_folds(
+        dataset,
+        spec=overridden_spec(source, settings),
+        store=store_folder(dataset, config["store_dir"]),
+        folds=config["folds"],
+    )
+    for fold in folds:
+        say(f"fold {fold} of {', '.join(map(str, folds))}")
+        _train_fold(folder / f"fold{fold}", fold, source=source, data=dataset, settings=settings, resume=resume)
+    return _write_summary(folder, folds, say=say)
+
+
+def _train_fold(run: Path, fold: int, *, source: Path, data: str, settings: Mapping[str, Any], resume: bool) -> None:
+    """Train one fold, or go on with it; one that is finished stays as it is unless something is to change."""
+    if not (run / "configs").exists():
+        train(bundle=source, data=data, out=run, overrides={**settings, "fold": fold})
+    elif settings or not (run / "record.json").is_file():
+        train(bundle=None, data=data, out=run, overrides=settings, resume=resume)
+
+
+def _value(bundle: Path, config_id: str) -> Any:
+    return read_config(bundle / "configs" / "train.json").get(config_id)
+
+
+def _write_summary(folder: Path, folds: list[int], *, say: Say) -> dict[str, Any]:
+    rows = [_describe(folder / f"fold{fold}", fold) for fold in folds]
+    means = {name: mean(row[name] for row in rows) for name in VALIDATION_SCORES}
+    content = {"folds": rows, "mean": means}
+    write_json(folder / SUMMARY, content)
+    for row in rows:
+        say(f"fold {row['fold']}: epoch {row['epoch']}, {_scores(row)}")
+    say(f"mean: {_scores(means)}")
+    return content
+
+
+def _describe(run: Path, fold: int) -> dict[str, Any]:
+    """The weights that were kept, and how they scored on what was held back."""
+    epoch = read_config(run / "models" / "model.json")["epoch"]
+    record = read_config(run / "record.json")
+    with (run / "models" / "history.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    (best,) = [row for row in rows if int(row["epoch"]) == epoch]
+    return {
+        "fold": fold,
+        "run": run.name,
+        "epoch": epoch,
+        "minutes": float(rows[-1]["minutes"]),
+        **{name: float(best[name]) for name in VALIDATION_SCORES},
+        "validation": record["validation"],
+        "n_train": len(record["train"]),
+    }
+
+
+def _scores(row: Mapping[str, Any]) -> str:
+    return f"liver Dice {row['val_liver_dice']:.3f}, tumour Dice {row['val_tumor_dice']:.3f}"

@@ -1,0 +1,159 @@
+"""A training that is asked to end by SIGTERM saves where it stands, and goes on to the weights it would have had."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import QUICK_TRAINING, as_options
+from ignite.engine import Events
+from monai.engines import SupervisedTrainer
+from monai.handlers import LrScheduleHandler
+from torch.utils.data import DataLoader, Dataset
+
+from liver_monai.data.draws import DrawSampler
+from liver_monai.engine.averaging import AverageHandler, average_weights
+from liver_monai.engine.checkpoint import Checkpoint
+from liver_monai.engine.handlers import Budget, BudgetHandler, History
+from liver_monai.engine.interruption import EXIT_CODE
+
+STEPS, BATCH = 3, 4
+
+
+class Numbered(Dataset):
+    """Items that depend on their number alone, as slabs do."""
+
+    def __len__(self):
+        return STEPS * BATCH
+
+    def __getitem__(self, number):
+        generator = torch.Generator().manual_seed(number)
+        return {key: torch.randn(8, generator=generator) for key in ("image", "label")}
+
+
+def train(folder, *, epochs=3, asked_in=None, resume=False):
+    """Train a network with dropout; ``asked_in`` is the step in which the process is sent SIGTERM."""
+    torch.manual_seed(99 if resume else 0)
+    network = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.BatchNorm1d(8), torch.nn.Dropout(0.5))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
+    averaged = average_weights(network, decay=0.9, device=torch.device("cpu"))
+    budget, dataset = Budget(max_epochs=epochs), Numbered()
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, budget.learning_rate_factor)
+    objects = {"network": network, "averaged": averaged, "optimizer": optimizer, "lr_scheduler": scheduler}
+    trainer = SupervisedTrainer(
+        device=torch.device("cpu"),
+        max_epochs=epochs,
+        train_data_loader=DataLoader(dataset, sampler=DrawSampler(dataset, batch_size=BATCH), batch_size=BATCH),
+        network=network,
+        optimizer=optimizer,
+        loss_function=torch.nn.MSELoss(),
+        train_handlers=[
+            BudgetHandler(budget),
+            LrScheduleHandler(scheduler, epoch_level=False, print_lr=False),
+            AverageHandler(averaged=averaged, network=network),
+            History(path=str(folder / "history.csv"), budget=budget, optimizer=optimizer),
+            Checkpoint(path=str(folder / "checkpoint.pth"), objects=objects, resume=resume),
+        ],
+    )
+
+    def ask(engine):
+        if engine.state.iteration == asked_in:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    trainer.add_event_handler(Events.ITERATION_STARTED, ask)
+    trainer.run()
+    return folder
+
+
+def load(folder):
+    return torch.load(folder / "checkpoint.pth", weights_only=True)
+
+
+def rows(folder):
+    with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
+        return [{name: row[name] for name in row.keys() - {"minutes"}} for row in csv.DictReader(file)]
+
+
+def assert_equal(a, b):
+    """Nested dictionaries of tensors and numbers, to the bit."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for name in a:
+            assert_equal(a[name], b[name])
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    else:
+        assert a == b
+
+
+@pytest.mark.parametrize("steps", [(1,), (2,), (3,), (4,), (5, 6, 8), (1, 2, 3, 4, 5, 6, 7, 8)])
+def test_it_ends_after_the_step_and_goes_on_to_the_same_weights(tmp_path, steps, caplog):
+    whole = train(tmp_path / "whole")
+    before = signal.getsignal(signal.SIGTERM)
+
+    for number, step in enumerate(steps):
+        with pytest.raises(SystemExit) as ended:
+            train(tmp_path / "asked", asked_in=step, resume=number > 0)
+        state = load(tmp_path / "asked")["trainer"]
+        assert ended.value.code == EXIT_CODE == 143
+        assert (state["epoch"], state.get("steps", 0)) == divmod(step, STEPS)
+        assert signal.getsignal(signal.SIGTERM) == before
+    asked = train(tmp_path / "asked", resume=True)
+
+    assert_equal(load(asked), load(whole))
+    assert rows(asked) == rows(whole)
+    assert caplog.text.count("go on with --resume") == len(steps)
+
+
+def test_asked_in_its_last_step_it_ends_as_any(tmp_path):
+    whole = train(tmp_path / "whole")
+
+    asked = train(tmp_path / "asked", asked_in=3 * STEPS)
+
+    assert_equal(load(asked), load(whole))
+
+
+def test_once_it_is_done_the_signal_is_as_before(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+
+    train(tmp_path, epochs=1)
+
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+# The real command
+
+
+def start(*arguments):
+    code = "import sys; from liver_monai.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "train", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_the_command_ends_with_143_and_a_line_and_goes_on(cli, phantom_dataset, tmp_path):
+    options = as_options({**dict(QUICK_TRAINING), "slabs_per_epoch": 32})
+    whole, asked = tmp_path / "whole", tmp_path / "asked"
+    for run in (whole, asked):
+        process = start("--data", phantom_dataset, "-o", run, "--epochs", 3, *options)
+        if run is asked:
+            until = time.monotonic() + 60
+            while not (run / "models" / "checkpoint.pth").exists() and time.monotonic() < until:
+                time.sleep(0.01)
+            process.terminate()
+        _, errors = process.communicate()
+        assert process.returncode == (EXIT_CODE if run is asked else 0), errors
+    assert "SIGTERM: the training stopped" in errors
+    assert "Traceback" not in errors
+
+    resumed = cli("train", "-o", asked, "--resume")
+
+    assert resumed.exit_code == 0, resumed.output
+    states = [torch.load(run / "models" / "model.pt", weights_only=True) for run in (asked, whole)]
+    assert_equal(*states)
