@@ -235,4 +235,4 @@ def _patient_mm(corners: list[Corner], frame: Frame) -> np.ndarray:
     between_rows_mm, between_columns_mm = frame.plane.spacing_mm
     along_row, along_column = np.array(frame.plane.orientation).reshape(2, 3)
     in_plane_mm = np.outer(columns * between_columns_mm, along_row) + np.outer(rows * between_rows_mm, along_column)
-    return np.array(frame.position_mm) + in_plane_mm
+    return np.asarray(frame.position_mm + in_plane_mm)

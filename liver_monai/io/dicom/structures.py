@@ -29,12 +29,14 @@ class Structure:
     @property
     def category(self) -> Code:
         """What kind of thing it is."""
-        return codes.SCT.Organ if self.is_liver else codes.SCT.MorphologicallyAbnormalStructure
+        kind: Code = codes.SCT.Organ if self.is_liver else codes.SCT.MorphologicallyAbnormalStructure
+        return kind
 
     @property
     def type(self) -> Code:
         """What it is."""
-        return codes.SCT.Liver if self.is_liver else codes.SCT.Neoplasm
+        what: Code = codes.SCT.Liver if self.is_liver else codes.SCT.Neoplasm
+        return what
 
 
 def structures(mask: np.ndarray, lesions: np.ndarray | None = None) -> Iterator[Structure]:
