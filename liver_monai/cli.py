@@ -21,6 +21,22 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 OUT = click.option("-o", "--out", type=FOLDER, required=True, help="Folder for the results.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
 SERIES = click.option("--series", metavar="UID|N", help="Of DICOM: UID of a series, its beginning, or its number.")
+OBJECTS = ("dicom-seg", "sr", "rtstruct")
+
+
+def _split_formats(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...]:
+    """``"dicom-seg,sr"`` -> both."""
+    known = click.Choice(OBJECTS)
+    return tuple(known.convert(name.strip(), parameter, context) for name in text.split(",")) if text else ()
+
+
+TO = click.option(
+    "--to",
+    metavar="FORMAT,...",
+    callback=_split_formats,
+    help="Of CTs in DICOM, write objects, too: dicom-seg, rtstruct and sr, which needs dicom-seg.",
+)
+WITH_PATIENT = click.option("--with-patient", is_flag=True, help="Show the patient's name and ID on the case's page.")
 EXCLUDES = click.option(
     "--excludes",
     type=click.Path(path_type=Path),
@@ -259,6 +275,8 @@ def train(  # noqa: PLR0913  # its options
 )
 @SERIES
 @click.option("--report", is_flag=True, help="Write report.html, and the findings of each case.")
+@TO
+@WITH_PATIENT
 @click.option("--resume", is_flag=True, help="Keep the masks that are there and go on with the others.")
 @click.option("--overwrite", is_flag=True, help="Replace the masks that are there.")
 @JSON
@@ -275,6 +293,8 @@ def predict(  # noqa: PLR0913  # one argument an option
     settings: Sequence[str],
     series: str | None,
     report: bool,
+    to: Sequence[str],
+    with_patient: bool,
     resume: bool,
     overwrite: bool,
     as_json: bool,
@@ -285,6 +305,8 @@ def predict(  # noqa: PLR0913  # one argument an option
     from liver_monai.io.probabilities import ENTROPY, STRUCTURES
     from liver_monai.model.bundle import parse_override
 
+    if with_patient and not report:
+        raise click.UsageError("--with-patient shows the patient on the pages of the report; give --report, too")
     choices = Choices(
         search=search,
         maps=(*(STRUCTURES if probabilities else ()), *((ENTROPY,) if entropy else ())),
@@ -300,6 +322,8 @@ def predict(  # noqa: PLR0913  # one argument an option
         choices=choices,
         series=series,
         report=report,
+        to=to,
+        with_patient=with_patient,
         resume=resume,
         overwrite=overwrite,
         say=_say,
@@ -307,6 +331,8 @@ def predict(  # noqa: PLR0913  # one argument an option
     if as_json:
         _print_json(rows)
     _exit_for(len(rows), sum(row["status"] == "failed" for row in rows))
+    if any(row["dicom_error"] for row in rows):
+        sys.exit(SOME_FAILED)
 
 
 @main.command()
@@ -360,7 +386,8 @@ def evaluate(
 @click.option("--image", type=click.Path(path_type=Path), help="The mask's CT, in any format.")
 @click.option("--probabilities", type=click.Path(path_type=Path), help="Folder of <case_id>_tumor.nii.gz.")
 @SERIES
-@click.option("--to", type=click.Choice(["dicom-seg"]), help="Write the mask in this format, too; --image is DICOM.")
+@TO
+@WITH_PATIENT
 @click.option("--overwrite", is_flag=True, help="Replace findings that are there.")
 @JSON
 def report(
@@ -369,7 +396,8 @@ def report(
     image: Path | None,
     probabilities: Path | None,
     series: str | None,
-    to: str | None,
+    to: Sequence[str],
+    with_patient: bool,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -383,6 +411,7 @@ def report(
         probabilities=probabilities,
         series=series,
         to=to,
+        with_patient=with_patient,
         overwrite=overwrite,
         say=_say,
     )

@@ -22,15 +22,19 @@ from liver_monai.data.layouts import find_references
 from liver_monai.engine.comparison import compare, read_evaluations, write_comparison
 from liver_monai.engine.evaluation import Score, evaluate, lesion_rows, score_row, write_csv, write_scores
 from liver_monai.engine.inference import AS_BUNDLED, Bundles, Choices, Prediction, bundles_of, predict
-from liver_monai.errors import InputError
+from liver_monai.errors import InputError, one_line
+from liver_monai.io.dicom import DicomVolume
 from liver_monai.io.files import whole_file, write_json
 from liver_monai.io.probabilities import STRUCTURES, probability_file
 from liver_monai.io.record import provenance, write_record
+from liver_monai.io.volumes import strip_suffix
 from liver_monai.model.bundle import find_bundle
 from liver_monai.report.check import write_check_report
 from liver_monai.report.cohort import MAX_PANELS, CasePicture, write_evaluation_report, write_prediction_report
 from liver_monai.report.comparison import title_of, write_comparison_report
+from liver_monai.report.dicom_objects import object_paths, require_formats, write_objects
 from liver_monai.report.pictures import ForestRow, draw_forest_plot
+from liver_monai.report.scan import read_scan
 from liver_monai.scoring.measures import TOLERANCE_MM
 
 Say = Callable[[str], None]
@@ -105,14 +109,20 @@ def predict_cohort(  # noqa: PLR0913  # what the command takes
     choices: Choices = AS_BUNDLED,
     series: str | None = None,
     report: bool = False,
+    to: Sequence[str] = (),
+    with_patient: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     say: Say = print,
 ) -> list[dict[str, Any]]:
     """Predict the CTs of files and folders; a row a case, failed ones included.
 
+    ``to`` are formats of ``report.dicom_objects``, written beside the masks of CTs that are DICOM; ``dicom_error`` of a
+    row tells why that could not be done. ``with_patient`` shows name and ID on the case's page of the report.
+
     After each case its row stands in ``cases.csv``, beside those of cases that earlier commands put into the folder.
     """
+    require_formats(to)
     cases = find_images(paths, series=series)
     results: list[Prediction] = []
     rows: list[dict[str, Any]] = []
@@ -128,9 +138,9 @@ def predict_cohort(  # noqa: PLR0913  # what the command takes
     )
     for result in tqdm(stream, total=len(cases), desc="predicting", unit="case", disable=None):
         results.append(result)
-        rows.append(_prediction_row(result))
-        write_csv(out / "cases.csv", [*_rows_of_others(out / "cases.csv", rows), *rows])
         say(_describe_prediction(result))
+        rows.append({**_prediction_row(result), "dicom_error": _write_case_objects(result, out, to=to, say=say)})
+        write_csv(out / "cases.csv", [*_rows_of_others(out / "cases.csv", rows), *rows])
     record = write_record(
         out / "record.json",
         inputs=[
@@ -142,7 +152,9 @@ def predict_cohort(  # noqa: PLR0913  # what the command takes
     )
     if report:
         pictures = [_prediction_picture(result) for result in results if result.mask is not None]
-        write_prediction_report(out / "report.html", rows=rows, pictures=pictures, provenance=provenance(record))
+        write_prediction_report(
+            out / "report.html", rows=rows, pictures=pictures, provenance=provenance(record), with_patient=with_patient
+        )
         say(f"report: {out / 'report.html'}")
     return rows
 
@@ -268,6 +280,25 @@ def _describe_prediction(result: Prediction) -> str:
     volumes = f"liver {result.liver_ml:.0f} mL, tumour {result.tumor_ml:.1f} mL"
     how = f"kept {result.mask}" if result.is_kept else f"{result.searched}, {result.seconds:.1f} s"
     return f"{result.case.case_id}: {volumes}, {how}"
+
+
+def _write_case_objects(result: Prediction, out: Path, *, to: Sequence[str], say: Say) -> str:
+    """Objects beside the mask of a case, or why there are none; CTs that are no DICOM have none to refer to."""
+    if not to or result.mask is None:
+        return ""
+    if not isinstance(result.case.image, DicomVolume):
+        say(f"{result.case.case_id}: its CT is no DICOM, so there is no {', '.join(to)}")
+        return ""
+    paths = object_paths(out, strip_suffix(result.mask.name), to)
+    if result.is_kept and all(path.exists() for path in paths.values()):
+        return ""
+    try:
+        scan = read_scan(result.mask, image=result.case.image)
+        write_objects(scan, scan.findings(), out, to)
+    except (InputError, OSError, MemoryError) as error:
+        say(f"{result.case.case_id}: keeps its mask, but lacks {', '.join(to)}: {one_line(error)}")
+        return one_line(error)
+    return ""
 
 
 def _prediction_row(result: Prediction) -> dict[str, Any]:

@@ -142,6 +142,19 @@ def write(folder: Path, datasets: Sequence[Dataset], *, seed: int | None = None,
     return folder
 
 
+def export(folder: Path, hu: np.ndarray, affine: np.ndarray, *, is_upward: bool = True, seed: int = 0) -> Path:
+    """A CT series of one study; the array's slices from the feet to the head or the other way round."""
+    datasets = ct_slices(hu, affine)
+    if not is_upward:
+        datasets = datasets[::-1]
+        for number, dataset in enumerate(datasets, start=1):
+            dataset.InstanceNumber = number
+    study, frame = generate_uid(), generate_uid()
+    for dataset in datasets:
+        dataset.StudyInstanceUID, dataset.FrameOfReferenceUID = study, frame
+    return write(folder, datasets, seed=seed)
+
+
 def compress(folder: Path, syntax: str) -> None:
     """Compress the pixels of every file, by the name of a transfer syntax of gdcm; RLE is pydicom's."""
     from pydicom import dcmread

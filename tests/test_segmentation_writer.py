@@ -10,8 +10,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from dicom_export import ct_slices, enhanced_ct, write
-from pydicom.uid import generate_uid
+from dicom_export import ct_slices, enhanced_ct, export, write
 
 from liver_monai.data.phantom import make_phantom
 from liver_monai.errors import InputError
@@ -19,19 +18,6 @@ from liver_monai.io.dicom import only_volume
 from liver_monai.io.dicom.writer import write_segmentation
 from liver_monai.io.volumes import read_mask, read_volume
 from liver_monai.scoring.lesions import components
-
-
-def export(folder, hu, affine, *, is_upward=True, seed=0):
-    """A CT series of one study; the array's slices from the feet to the head or the other way round."""
-    datasets = ct_slices(hu, affine)
-    if not is_upward:
-        datasets = datasets[::-1]
-        for number, dataset in enumerate(datasets, start=1):
-            dataset.InstanceNumber = number
-    study, frame = generate_uid(), generate_uid()
-    for dataset in datasets:
-        dataset.StudyInstanceUID, dataset.FrameOfReferenceUID = study, frame
-    return write(folder, datasets, seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +133,7 @@ def test_report_writes_one_beside_the_findings(cli, phantom, tmp_path):
     options = ["--image", folder, "-o", tmp_path / "out", "--to", "dicom-seg"]
     done = cli("report", tmp_path / "mask.nii.gz", *options)
     assert done.exit_code == 0, done.output
-    np.testing.assert_array_equal(read_mask(tmp_path / "out" / "mask.dcm", grid=read_volume(folder))[0], mask)
+    np.testing.assert_array_equal(read_mask(tmp_path / "out" / "mask_seg.dcm", grid=read_volume(folder))[0], mask)
     written = [file for file in (tmp_path / "out").iterdir() if file.suffix != ".dcm"]
     assert not [file for file in written if b"Secret" in file.read_bytes()]  # the patient's name, see dicom_export
 

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from liver_monai.io.dicom import DicomVolume
+from liver_monai.io.dicom.patient import Patient, read_patient
 from liver_monai.io.volumes import Source, read_mask, read_volume
 from liver_monai.report.findings import Findings
-from liver_monai.report.mask import MaskedScan, read_scan, write_scan
+from liver_monai.report.mask import write_scan
 from liver_monai.report.page import MISSING, CasePanel, Figure, Table, write_page
 from liver_monai.report.pictures import (
     LESION_KINDS,
@@ -21,6 +23,7 @@ from liver_monai.report.pictures import (
     draw_reliability_plot,
     draw_score_plot,
 )
+from liver_monai.report.scan import MaskedScan, read_scan
 from liver_monai.scoring.measures import MEASURES
 
 MAX_PANELS = 16
@@ -43,13 +46,19 @@ class CasePicture:
 
 
 def write_prediction_report(
-    path: Path, *, rows: Sequence[Mapping[str, Any]], pictures: Sequence[CasePicture], provenance: Mapping[str, str]
+    path: Path,
+    *,
+    rows: Sequence[Mapping[str, Any]],
+    pictures: Sequence[CasePicture],
+    provenance: Mapping[str, str],
+    with_patient: bool = False,
 ) -> None:
     """Volumes of every case with links to its findings, which are written beside, and pictures of the first ones.
 
     Args:
         rows: ``case_id``, ``status``, ``liver_ml``, ``tumor_ml``, ``seconds`` and ``error`` a case.
         pictures: of every case that has a mask, named ``"prediction"``; more of each goes to ``findings/<case_id>/``.
+        with_patient: whether a case's own page shows the name and ID that its DICOM headers have.
     """
     columns = {
         "case": "case_id",
@@ -62,12 +71,21 @@ def write_prediction_report(
         "time (s)": "seconds",
         "error": "error",
     }
+    if any(row.get("dicom_error") for row in rows):
+        columns["DICOM objects"] = "dicom_error"
     done = [row for row in rows if row["status"] != "failed"]
     panels, figures_of, links = [], {}, {}
     for number, picture in enumerate(tqdm(pictures, desc="drawing", unit="case", disable=None)):
         scan = read_scan(picture.masks["prediction"], image=picture.image)
         folder = Path("findings") / picture.case_id
-        found = write_scan(scan, path.parent / folder, provenance=_own(provenance, picture, pictures))
+        found = scan.findings()
+        write_scan(
+            scan,
+            found,
+            path.parent / folder,
+            provenance=_own(provenance, picture, pictures),
+            patient=_patient_of(scan) if with_patient else None,
+        )
         figures_of[picture.case_id] = _figures(found)
         links[picture.case_id] = (folder / "report.html").as_posix()
         if number < MAX_PANELS:
@@ -84,6 +102,10 @@ def write_prediction_report(
         is_sortable=True,
         provenance=provenance,
     )
+
+
+def _patient_of(scan: MaskedScan) -> Patient | None:
+    return read_patient(scan.ct.path, file=scan.ct.files[0]) if isinstance(scan.ct, DicomVolume) else None
 
 
 def _own(provenance: Mapping[str, str], picture: CasePicture, pictures: Sequence[CasePicture]) -> dict[str, str]:

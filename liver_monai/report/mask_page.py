@@ -9,6 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from liver_monai.io.dicom.patient import Patient
 from liver_monai.report.findings import SUM_RULE, SUMMED, Findings, Lesion
 from liver_monai.report.mask_pictures import draw_histogram, draw_lesions
 from liver_monai.report.page import MISSING, CasePanel, Figure, Table, write_page
@@ -38,6 +39,7 @@ def write_mask_page(
     mask: np.ndarray,
     affine: np.ndarray,
     image: np.ndarray | None,
+    patient: Patient | None = None,
     provenance: Mapping[str, str],
 ) -> None:
     """Write the page, whole or not at all.
@@ -47,6 +49,7 @@ def write_mask_page(
         mask: ``(X, Y, Z)`` uint8 of ``LABELS``, in any orientation.
         affine: voxels to millimetres in RAS+ world space, ``(4, 4)``.
         image: the CT in HU on the same grid.
+        patient: shown where given.
     """
     shown = np.broadcast_to(np.int16(AIR_HU), mask.shape) if image is None else image
     view = RadiologicalView.of(shown, {"mask": mask}, affine)
@@ -54,7 +57,7 @@ def write_mask_page(
     write_page(
         path,
         title=f"Findings in {case_id}",
-        summary=_cards(found),
+        summary=[*_patient_cards(patient), *_cards(found)],
         tables=[_table(found)] if found.lesions else [],
         figures=histogram,
         panels=_panels(view, found, draw_overlays(shown, {"mask": mask}, affine=affine)),
@@ -65,6 +68,10 @@ def write_mask_page(
         ),
         provenance=provenance,
     )
+
+
+def _patient_cards(patient: Patient | None) -> list[tuple[str, str]]:
+    return [] if patient is None else [("patient", patient.name or MISSING), ("patient ID", patient.id or MISSING)]
 
 
 def _cards(found: Findings) -> list[tuple[str, str]]:

@@ -50,6 +50,19 @@ def find_findings(
     return Findings(liver_ml=liver_ml, tumor_ml=tumor_ml, burden=burden, lesions=lesions)
 
 
+def number_lesions(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """``(X, Y, Z)``: of each voxel the ``lesion_id`` that ``find_findings`` gives its lesion, 0 where there is none."""
+    scan = _Scan(mask, np.asarray(affine, dtype=np.float64), image=None, probabilities=None)
+    ranks = np.zeros(scan.n_lesions + 1, dtype=np.int32)
+    for rank, number in enumerate(scan.largest_first(), start=1):
+        ranks[number] = rank
+    inside = np.argwhere(scan.labels)
+    stored = apply_affine(scan.to_stored, inside).round().astype(int)
+    lesions = np.zeros(mask.shape, dtype=np.int32)
+    lesions[tuple(stored.T)] = ranks[scan.labels[tuple(inside.T)]]
+    return lesions
+
+
 class _Scan:
     """Everything with its axes along the patient's, slices last, cut to the liver and a voxel around it."""
 

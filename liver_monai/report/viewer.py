@@ -25,7 +25,8 @@ MAX_SLICES = 200
 MARGIN_MM = 20.0
 LABEL_STEP = 100
 """Between the grey values of labels, so that they can be seen in the file, too."""
-WEBP_QUALITY = 80
+WEBP = {"quality": 80, "method": 2}
+"""A third of the time of libwebp's own method, 4, for 3 % more bytes: 1.6 instead of 5.3 s for 119 slices."""
 
 
 def build_viewer(
@@ -98,7 +99,7 @@ def _picture(plane: np.ndarray) -> np.ndarray:
 
 def _webp(plane: np.ndarray) -> str:
     buffer = io.BytesIO()
-    imsave(buffer, _picture(plane), format="webp", pil_kwargs={"quality": WEBP_QUALITY})
+    imsave(buffer, _picture(plane), format="webp", pil_kwargs=WEBP)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
