@@ -138,9 +138,9 @@ def predict_cohort(  # noqa: PLR0913  # what the command takes
     )
     for result in tqdm(stream, total=len(cases), desc="predicting", unit="case", disable=None):
         results.append(result)
-        say(_describe_prediction(result))
-        rows.append({**_prediction_row(result), "dicom_error": _write_case_objects(result, out, to=to, say=say)})
+        rows.append({**_prediction_row(result), "dicom_error": _write_case_objects(result, out, to=to)})
         write_csv(out / "cases.csv", [*_rows_of_others(out / "cases.csv", rows), *rows])
+        say(_describe_prediction(result, to=to, dicom_error=rows[-1]["dicom_error"]))
     record = write_record(
         out / "record.json",
         inputs=[
@@ -274,20 +274,24 @@ def _forest_row(row: dict[str, Any]) -> ForestRow:
     )
 
 
-def _describe_prediction(result: Prediction) -> str:
+def _describe_prediction(result: Prediction, *, to: Sequence[str], dicom_error: str) -> str:
+    """A line; one more where objects were asked for and are not there."""
+    case_id = result.case.case_id
     if result.error:
-        return f"{result.case.case_id}: failed: {result.error}"
+        return f"{case_id}: failed: {result.error}"
     volumes = f"liver {result.liver_ml:.0f} mL, tumour {result.tumor_ml:.1f} mL"
     how = f"kept {result.mask}" if result.is_kept else f"{result.searched}, {result.seconds:.1f} s"
-    return f"{result.case.case_id}: {volumes}, {how}"
+    line = f"{case_id}: {volumes}, {how}"
+    if dicom_error:
+        return f"{line}\n{case_id}: keeps its mask, but lacks {', '.join(to)}: {dicom_error}"
+    if to and not isinstance(result.case.image, DicomVolume):
+        return f"{line}\n{case_id}: its CT is no DICOM, so there is no {', '.join(to)}"
+    return line
 
 
-def _write_case_objects(result: Prediction, out: Path, *, to: Sequence[str], say: Say) -> str:
+def _write_case_objects(result: Prediction, out: Path, *, to: Sequence[str]) -> str:
     """Objects beside the mask of a case, or why there are none; CTs that are no DICOM have none to refer to."""
-    if not to or result.mask is None:
-        return ""
-    if not isinstance(result.case.image, DicomVolume):
-        say(f"{result.case.case_id}: its CT is no DICOM, so there is no {', '.join(to)}")
+    if not to or result.mask is None or not isinstance(result.case.image, DicomVolume):
         return ""
     paths = object_paths(out, strip_suffix(result.mask.name), to)
     if result.is_kept and all(path.exists() for path in paths.values()):
@@ -296,7 +300,6 @@ def _write_case_objects(result: Prediction, out: Path, *, to: Sequence[str], say
         scan = read_scan(result.mask, image=result.case.image)
         write_objects(scan, scan.findings(), out, to)
     except (InputError, OSError, MemoryError) as error:
-        say(f"{result.case.case_id}: keeps its mask, but lacks {', '.join(to)}: {one_line(error)}")
         return one_line(error)
     return ""
 
