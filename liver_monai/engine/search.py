@@ -12,6 +12,7 @@ from scipy import ndimage
 from liver_monai.data.slices import RasSlices
 from liver_monai.engine.cleaning import largest_of
 from liver_monai.engine.stream import LogitStream, labels_of
+from liver_monai.scoring.crop import foreground_box
 from liver_monai.spec import BACKGROUND, ModelSpec
 
 STEP_MM = 12.0
@@ -105,5 +106,7 @@ def _goes_on(mask: RasSlices, filled: range) -> tuple[bool, bool]:
     is_marked = np.empty((len(filled), *mask.shape[:2]), dtype=bool)
     for index, z in enumerate(filled):
         is_marked[index] = mask[z].numpy() != BACKGROUND
-    liver = largest_of(is_marked)
-    return bool(liver[0].any()) and may[0], bool(liver[-1].any()) and may[1]
+    box = foreground_box(is_marked, is_marked)  # nothing is numbered where nothing is
+    liver = largest_of(is_marked[box])
+    is_first, is_last = box[0].start == 0, box[0].stop == len(is_marked)
+    return ends[0] and is_first and bool(liver[0].any()), ends[1] and is_last and bool(liver[-1].any())
