@@ -44,7 +44,7 @@ def search_liver(stream: LogitStream, mask: RasSlices, spec: ModelSpec) -> tuple
         return range(0), "too few to leave some out"
     found = find_range(_look(stream, looks), looks, voxel_ml=float(np.prod(spec.spacing_mm)) * step / 1000)
     if found is None:
-        return range(0), f"less than {LEAST_ML:.0f} mL of liver in every {step}th"
+        return range(0), f"less than {LEAST_ML:.0f} mL of liver in one slice of {step}"
     stream.kept = {z: logits for z, logits in stream.kept.items() if z in found}
     margin = max(1, round(STEP_MM / np.linalg.norm(mask.affine[:3, 2])))
     wanted = _of_ct(found, stream)
