@@ -92,6 +92,8 @@ def dicom_patient(image: Path | DicomVolume) -> str:
     """Whose scan DICOM says it is, by a pseudonym; empty for other formats and where it does not say it."""
     if isinstance(image, DicomVolume):
         return patient_pseudonym(image.path, file=image.files[0])
+    if is_volume_file(image):
+        return ""
     is_dicom = image.is_dir() or (image.is_file() and (is_zip(image) or is_dicom_file(image)))
     return patient_pseudonym(image) if is_dicom else ""
 
