@@ -370,6 +370,6 @@ def check_kills(cli, folder, *, n_kills, n_cases=8, seed=0):
 
 @pytest.mark.slow
 def test_a_check_that_is_killed_and_resumed_ends_as_one_that_was_not(cli, tmp_path):
-    kept = check_kills(cli, tmp_path, n_kills=5)
+    kept = check_kills(cli, tmp_path, n_kills=3)
 
     assert max(kept) > 0

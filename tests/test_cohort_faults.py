@@ -134,7 +134,7 @@ def test_a_file_that_may_not_be_read_fails_alone(sound, trained_run, tmp_path):
 # Kills
 
 
-@pytest.mark.parametrize("n_kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_kills", [3, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_and_resumed_the_masks_are_the_same(cli, sound, masks, trained_run, tmp_path, n_kills):
     """Every other time it is killed while it writes; a folder that is finished makes room for a new one."""
     generator = random.Random(n_kills)
