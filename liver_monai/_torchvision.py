@@ -96,13 +96,13 @@ def _declare_operators(error: RuntimeError) -> bool:
         return False
 
     import torch  # torchvision has imported it already
+    from torch import library
 
-    # torch does not annotate this constructor, hence the ignored type
-    library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
-    _libraries.append(library)
+    declared: Any = library.Library("torchvision", "FRAGMENT")
+    _libraries.append(declared)
     for name, schema in OPERATOR_SCHEMAS.items():
         if not hasattr(torch.ops.torchvision, name):
-            library.define(schema)
+            declared.define(schema)
     return True
 
 

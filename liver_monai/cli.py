@@ -207,7 +207,7 @@ def prepare(
 @click.option(
     "--set", "settings", multiple=True, metavar="ID=VALUE", help="Override a value of the bundle; repeatable."
 )
-def train(  # noqa: PLR0913  # its options
+def train(
     bundle: str | None,
     data: Path | None,
     out: Path,
@@ -280,7 +280,7 @@ def train(  # noqa: PLR0913  # its options
 @click.option("--resume", is_flag=True, help="Keep the masks that are there and go on with the others.")
 @click.option("--overwrite", is_flag=True, help="Replace the masks that are there.")
 @JSON
-def predict(  # noqa: PLR0913  # one argument an option
+def predict(
     cts: Sequence[Path],
     bundles: Sequence[str],
     out: Path,
@@ -467,7 +467,7 @@ def compare(evaluations: Sequence[Path], out: Path, seed: int, overwrite: bool, 
 @click.option("--resume", is_flag=True, help="Keep what is finished in -o and go on.")
 @click.option("--seed", type=FROM_0, default=0, show_default=True, help="Of folds, trainings and intervals.")
 @JSON
-def benchmark(  # noqa: PLR0913  # one argument an option
+def benchmark(
     data: Path,
     out: Path,
     bundles: Sequence[str],

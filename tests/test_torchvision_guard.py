@@ -156,15 +156,15 @@ def test_other_failures_propagate_unchanged(tmp_path: Path) -> None:
 def test_missing_operators_are_declared_and_stale_submodules_dropped(tmp_path: Path) -> None:
     source = """
         import sys
-        import torch
+        from torch import library
         from torchvision import extension
         sys.seen_extensions = [*getattr(sys, "seen_extensions", []), extension]
 
-        @torch.library.register_fake("torchvision::nms")
+        @library.register_fake("torchvision::nms")
         def fake_nms(dets, scores, iou_threshold):
             return dets.new_empty(1)
 
-        @torch.library.register_fake("torchvision::qnms")
+        @library.register_fake("torchvision::qnms")
         def fake_qnms(dets, scores, iou_threshold):
             return dets.new_empty(1)
     """

@@ -93,7 +93,7 @@ class SyntheticTumor:
         return np.asarray(hu)
 
 
-class RandLiverTumord(RandomizableTransform, MapTransform):  # type: ignore[misc]  # MONAI is untyped
+class RandLiverTumord(RandomizableTransform, MapTransform):
     """Draw tumours into the liver of ``image`` (HU) and write them into ``label`` as class 2.
 
     Both are a slab ``(slices, H, W)`` or a volume ``(1, H, W, D)``; in a slab every tumour cuts the slice in the

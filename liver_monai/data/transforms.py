@@ -34,7 +34,7 @@ from liver_monai.spec import ModelSpec
 ORIENTATION = "RAS"
 
 
-class LoadImageVolumed(MapTransform):  # type: ignore[misc]  # MONAI is untyped
+class LoadImageVolumed(MapTransform):
     """Read ``image`` as a volume and ``label`` as a mask, with one clear line for a file that cannot be used.
 
     Where the item has ``spacing_mm``, it takes the place of what the headers say.
@@ -64,7 +64,7 @@ def with_spacing(volume: MetaTensor, spacing_mm: Sequence[float]) -> MetaTensor:
     return MetaTensor(volume.as_tensor(), meta={**volume.meta, **affines})
 
 
-class ToModelGridd(MapTransform):  # type: ignore[misc]  # MONAI is untyped
+class ToModelGridd(MapTransform):
     """``to_model_grid`` for dictionaries; ``label`` is resampled as a mask."""
 
     def __init__(self, keys: KeysCollection, *, spacing_mm: tuple[float, float, float]) -> None:
@@ -113,7 +113,7 @@ def to_grid(spec: ModelSpec) -> Compose:
     )
 
 
-class RandDropNeighborsd(RandomizableTransform, MapTransform):  # type: ignore[misc]  # MONAI is untyped
+class RandDropNeighborsd(RandomizableTransform, MapTransform):
     """Put the slice nearer to the centre in the place of a neighbour, each neighbour with ``prob``, as where a CT ends.
 
     A network that has seen that relies less on neighbours, which thick or uneven slices make strange.

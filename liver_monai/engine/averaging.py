@@ -31,7 +31,7 @@ def average_weights(network: torch.nn.Module, *, decay: float, device: torch.dev
 
     def update(averaged: Iterable[torch.Tensor], current: Iterable[torch.Tensor], n_steps: Any) -> None:
         share = min(decay, (1 + int(n_steps)) / (10 + int(n_steps)))
-        get_ema_multi_avg_fn(share)(averaged, current, n_steps)  # type: ignore[no-untyped-call]
+        get_ema_multi_avg_fn(share)(averaged, current, n_steps)
 
     return AveragedModel(network, device=device, multi_avg_fn=update, use_buffers=True)
 

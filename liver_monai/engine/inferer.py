@@ -25,7 +25,7 @@ SEEN_TWICE = 128
 """A search looks at a liver's slices twice; kept, they are made once. At 340 x 340 pixels they take 60 MB."""
 
 
-class SlabInferer(Inferer):  # type: ignore[misc]  # MONAI is untyped
+class SlabInferer(Inferer):
     """Walk the slabs of a CT and bring each slice of logits back to the CT's grid before the argmax.
 
     Logits exist for a few slices only: one batch of slabs and the neighbours that the next native slice is made of.

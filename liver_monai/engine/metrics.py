@@ -11,7 +11,7 @@ from monai.metrics import CumulativeIterationMetric
 from liver_monai.scoring.overlap import CLASSES, N_LABELS, count_table, dice
 
 
-class CaseDice(CumulativeIterationMetric):  # type: ignore[misc]  # MONAI is untyped
+class CaseDice(CumulativeIterationMetric):
     """Dice per case of masks ``(1, X, Y, Z)``, averaged over cases."""
 
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
@@ -31,7 +31,7 @@ class CaseDice(CumulativeIterationMetric):  # type: ignore[misc]  # MONAI is unt
         return torch.tensor(list(self.by_structure().values())).mean()
 
 
-class CaseDiceHandler(IgniteMetricHandler):  # type: ignore[misc]  # MONAI is untyped
+class CaseDiceHandler(IgniteMetricHandler):
     """``CaseDice`` of an evaluator's ``pred`` and ``label``; each structure's score stands beside the mean."""
 
     def __init__(self) -> None:

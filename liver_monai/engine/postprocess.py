@@ -18,7 +18,7 @@ from liver_monai.io.masks import write_mask
 from liver_monai.io.volumes import Source, strip_suffix
 
 
-class CleanMaskd(MapTransform):  # type: ignore[misc]  # MONAI is untyped
+class CleanMaskd(MapTransform):
     """``clean_mask`` for dictionaries of ``(1, X, Y, Z)`` masks; ``rules`` are its keyword arguments."""
 
     def __init__(self, keys: KeysCollection, **rules: Any) -> None:
@@ -35,7 +35,7 @@ class CleanMaskd(MapTransform):  # type: ignore[misc]  # MONAI is untyped
         return MetaTensor(torch.from_numpy(cleaned)[None], meta=mask.meta)
 
 
-class SaveImageMaskd(SaveImaged):  # type: ignore[misc]  # MONAI is untyped
+class SaveImageMaskd(SaveImaged):
     """Write masks as ``<name of the CT>.nii.gz`` with the geometry of their CT.
 
     MONAI's own ``SaveImaged`` drops the header's units and codes and hides a writer's error in a traceback; nothing

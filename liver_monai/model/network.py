@@ -90,5 +90,5 @@ def distribute(network: torch.nn.Module, device: torch.device) -> torch.nn.Modul
     if device.type != "cuda":  # torch synchronises batch statistics on GPUs only
         return torch.nn.parallel.DistributedDataParallel(network.to(device))
     # torch does not annotate this method, hence the ignored type
-    synchronised = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network).to(device)  # type: ignore[no-untyped-call]
+    synchronised = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network).to(device)
     return torch.nn.parallel.DistributedDataParallel(synchronised, device_ids=[device])
