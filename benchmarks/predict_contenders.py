@@ -46,9 +46,9 @@ def run_network(job: Job, *, runtime: str = "torch") -> dict[str, float]:
     """A prediction, from file to mask, shows which slabs there are; then the network has them again, alone."""
     import torch
 
-    from liver_monai.engine.inference import load_model
+    from liver_monai.engine.inference import Choices, load_model
 
-    model = load_model(job.bundle, device="cpu", runtime=runtime, output_dir=job.out)
+    model = load_model(job.bundle, choices=Choices(device="cpu", runtime=runtime), output_dir=job.out)
     seen: list[torch.Tensor] = []
 
     def witness(slabs: torch.Tensor) -> torch.Tensor:

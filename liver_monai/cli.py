@@ -300,7 +300,7 @@ def predict(
     as_json: bool,
 ) -> None:
     """Segment CTs: files or folders in, masks out (0 background, 1 liver, 2 tumour) on each CT's own grid."""
-    from liver_monai.cohort import predict_cohort
+    from liver_monai.cohort import Extras, predict_cohort
     from liver_monai.engine.inference import Choices
     from liver_monai.io.probabilities import ENTROPY, STRUCTURES
     from liver_monai.model.bundle import parse_override
@@ -308,6 +308,8 @@ def predict(
     if with_patient and not report:
         raise click.UsageError("--with-patient shows the patient on the pages of the report; give --report, too")
     choices = Choices(
+        device=device,
+        runtime=runtime,
         search=search,
         maps=(*(STRUCTURES if probabilities else ()), *((ENTROPY,) if entropy else ())),
         max_memory_gb=max_memory,
@@ -317,13 +319,9 @@ def predict(
         cts,
         bundle=bundles,
         out=out,
-        device=device,
-        runtime=runtime,
         choices=choices,
+        extras=Extras(report=report, to=to, with_patient=with_patient),
         series=series,
-        report=report,
-        to=to,
-        with_patient=with_patient,
         resume=resume,
         overwrite=overwrite,
         say=_say,

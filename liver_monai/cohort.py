@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,25 @@ CASES_A_PROCESS = 4
 """A process needs seconds to start, as long as a few cases take."""
 MAX_PROCESSES = 8
 """Each holds two masks; reading them from one disk is what more would wait for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """What a prediction leaves beside its masks.
+
+    Attributes:
+        report: ``report.html``, and the findings of each case.
+        to: formats of ``report.dicom_objects``, for CTs that are DICOM; ``dicom_error`` of a case's row tells why that
+            could not be done.
+        with_patient: whether the case's page of the report shows the patient's name and ID.
+    """
+
+    report: bool = False
+    to: Sequence[str] = ()
+    with_patient: bool = False
+
+
+MASKS_ALONE = Extras()
 
 
 def check_cohort(
@@ -99,61 +118,42 @@ def check_cohort(
     return summary
 
 
-def predict_cohort(  # noqa: PLR0913  # what the command takes
+def predict_cohort(
     paths: Sequence[Path],
     *,
     bundle: Bundles,
     out: Path,
-    device: str = "auto",
-    runtime: str = "auto",
     choices: Choices = AS_BUNDLED,
+    extras: Extras = MASKS_ALONE,
     series: str | None = None,
-    report: bool = False,
-    to: Sequence[str] = (),
-    with_patient: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     say: Say = print,
 ) -> list[dict[str, Any]]:
     """Predict the CTs of files and folders; a row a case, failed ones included.
 
-    ``to`` are formats of ``report.dicom_objects``, written beside the masks of CTs that are DICOM; ``dicom_error`` of a
-    row tells why that could not be done. ``with_patient`` shows name and ID on the case's page of the report.
-
     After each case its row stands in ``cases.csv``, beside those of cases that earlier commands put into the folder.
     """
-    require_formats(to)
+    require_formats(extras.to)
     cases = find_images(paths, series=series)
     results: list[Prediction] = []
     rows: list[dict[str, Any]] = []
-    stream = predict(
-        cases,
-        bundle=bundle,
-        out=out,
-        device=device,
-        runtime=runtime,
-        choices=choices,
-        resume=resume,
-        overwrite=overwrite,
-    )
+    stream = predict(cases, bundle=bundle, out=out, choices=choices, resume=resume, overwrite=overwrite)
     for result in tqdm(stream, total=len(cases), desc="predicting", unit="case", disable=None):
         results.append(result)
-        rows.append({**_prediction_row(result), "dicom_error": _write_case_objects(result, out, to=to)})
+        rows.append({**_prediction_row(result), "dicom_error": _write_case_objects(result, out, to=extras.to)})
         write_csv(out / "cases.csv", [*_rows_of_others(out / "cases.csv", rows), *rows])
-        say(_describe_prediction(result, to=to, dicom_error=rows[-1]["dicom_error"]))
-    record = write_record(
-        out / "record.json",
-        inputs=[
-            *(find_bundle(each) / "models" / "model.pt" for each in bundles_of(bundle)),
-            *(r.case.image for r in results if not r.error),
-        ],
-        settings={"device": device, "runtime": runtime, **asdict(choices)},
-        cases=rows,
-    )
-    if report:
-        pictures = [_prediction_picture(result) for result in results if result.mask is not None]
+        say(_describe_prediction(result, to=extras.to, dicom_error=rows[-1]["dicom_error"]))
+    weights = [find_bundle(each) / "models" / "model.pt" for each in bundles_of(bundle)]
+    inputs = [*weights, *(result.case.image for result in results if not result.error)]
+    record = write_record(out / "record.json", inputs=inputs, settings=asdict(choices), cases=rows)
+    if extras.report:
         write_prediction_report(
-            out / "report.html", rows=rows, pictures=pictures, provenance=provenance(record), with_patient=with_patient
+            out / "report.html",
+            rows=rows,
+            pictures=[_prediction_picture(result) for result in results if result.mask is not None],
+            provenance=provenance(record),
+            with_patient=extras.with_patient,
         )
         say(f"report: {out / 'report.html'}")
     return rows

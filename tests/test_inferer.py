@@ -308,9 +308,9 @@ def test_the_number_of_threads_changes_nothing(tmp_path, trained_run, phantom_da
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        one = load_model(trained_run, device="cpu").segment(ct)
+        one = load_model(trained_run, choices=Choices(device="cpu")).segment(ct)
         torch.set_num_threads(3)
-        three = load_model(trained_run, device="cpu").segment(ct)
+        three = load_model(trained_run, choices=Choices(device="cpu")).segment(ct)
     finally:
         torch.set_num_threads(threads)
 
@@ -323,7 +323,7 @@ def test_the_batch_size_changes_nothing_of_a_real_networks_mask(trained_run, pha
     ct = phantom_dataset / "imagesTr" / "liver_000.nii.gz"
 
     mask, expected = (
-        load_model(trained_run, device="cpu", choices=Choices(overrides={"inferer#sw_batch_size": size})).segment(ct)
+        load_model(trained_run, choices=Choices(device="cpu", overrides={"inferer#sw_batch_size": size})).segment(ct)
         for size in (batch, 4)
     )
 

@@ -54,7 +54,10 @@ def test_a_label_that_no_network_believes_in_stays_finite():
 def test_an_ensemble_of_one_model_is_that_model(trained_run, phantom_dataset):
     (case, *_) = find_images([phantom_dataset])
 
-    alone, twice = (load_model(bundle, device="cpu").segment(case.image) for bundle in (trained_run, [trained_run] * 2))
+    alone, twice = (
+        load_model(bundle, choices=Choices(device="cpu")).segment(case.image)
+        for bundle in (trained_run, [trained_run] * 2)
+    )
 
     assert (alone != twice).float().mean() < 1e-4  # where two labels are equally probable
     assert (alone > 0).any()
@@ -67,7 +70,7 @@ def test_bundles_of_other_slabs_are_refused(trained_run, tmp_path):
     (other / "models" / "model.json").unlink()  # which would refuse the window first
 
     with pytest.raises(InputError, match=r"see different slabs \(hu_window"):
-        load_model([trained_run, other], device="cpu")
+        load_model([trained_run, other], choices=Choices(device="cpu"))
 
 
 # Maps
@@ -172,7 +175,7 @@ def test_what_is_set_for_a_prediction_is_recorded_and_holds(cli, trained_run, ph
 def test_rules_of_cleaning_can_be_set(trained_run):
     overrides = {"postprocessing#min_lesion_mm3": 5.0, "postprocessing#fill_holes": False}
 
-    model = load_model(trained_run, device="cpu", choices=Choices(overrides=overrides))
+    model = load_model(trained_run, choices=Choices(device="cpu", overrides=overrides))
 
     (clean,) = model.postprocessing.transforms
     assert clean.rules == {"largest_component": True, "fill_holes": False, "min_lesion_mm3": 5.0}
@@ -180,7 +183,7 @@ def test_rules_of_cleaning_can_be_set(trained_run):
 
 def test_an_id_that_inference_has_not_is_refused(trained_run):
     with pytest.raises(InputError, match="postprocessing#largest_component"):
-        load_model(trained_run, device="cpu", choices=Choices(overrides={"postprocessing#largest_componet": False}))
+        load_model(trained_run, choices=Choices(device="cpu", overrides={"postprocessing#largest_componet": False}))
 
 
 # Memory

@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_inferer import make_spec, scaling, segment, smooth_ct, threshold_network
 
-from liver_monai.engine.inference import load_model
+from liver_monai.engine.inference import Choices, load_model
 from liver_monai.engine.inferer import SlabInferer
 
 AXES = [(0,), (1,), (2,), (0, 1, 2)]
@@ -19,7 +19,7 @@ AXES = [(0,), (1,), (2,), (0, 1, 2)]
 @pytest.fixture(scope="module")
 def model(trained_run):
     """A network with all its convolutions; masks are not cleaned, so that each voxel is its own."""
-    loaded = load_model(trained_run, device="cpu")
+    loaded = load_model(trained_run, choices=Choices(device="cpu"))
     return dataclasses.replace(loaded, postprocessing=lambda item: item)
 
 

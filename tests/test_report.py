@@ -287,7 +287,7 @@ def test_page_stands_alone(tmp_path: Path) -> None:
     addresses = [value for _, attributes in page.tags for key, value in attributes.items() if key in ("src", "href")]
     assert addresses
     assert all(address.startswith(("data:image/png;base64,", "#")) for address in addresses)
-    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
+    assert not {"link", "iframe", "object"} & {tag for tag, _ in page.tags}
     assert not re.search(r"https?:|url\(|@import", (tmp_path / "report.html").read_text(encoding="utf-8"))
     targets = {attributes.get("id") for _, attributes in page.tags}
     assert {address[1:] for address in addresses if address.startswith("#")} <= targets
@@ -331,7 +331,7 @@ def test_text_contrasts_with_its_ground_in_light_and_dark(tmp_path: Path) -> Non
 def test_everything_is_escaped(tmp_path: Path) -> None:
     text = "<script>alert(\"1\")</script> & 'x'"
     page = write(tmp_path, text=text)
-    assert page.all("script") == []
+    assert page.all("script") == [{}]  # the one that sorts
     for word in ("title", "label", "value", "table", "note", "figure", "case", "fact", "is", "key", "from", "name"):
         assert f"{word} {text}" in page.text, word
     assert f"alt {text}" in [image["alt"] for image in page.all("img")]

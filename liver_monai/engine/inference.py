@@ -46,15 +46,19 @@ PROBABILITIES = "probabilities"
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """How to predict, where that is another way than a bundle's own.
+    """How to predict: on what, and where that is another way than a bundle's own.
 
     Attributes:
+        device: ``"auto"``, or torch's name of a device.
+        runtime: ``"auto"``, ``"torch"`` or ``"onnx"``, as ``choose_runtime`` takes them.
         search: ``"liver"`` or ``"whole"``, as ``SlabInferer`` takes it; ``None`` as the bundle says.
         maps: names in ``io.probabilities.MAPS``, written beside the masks; before any cleaning.
         max_memory_gb: of the process; then no CT is read ahead either.
         overrides: other values of ``inference.json`` by their ids.
     """
 
+    device: str = "auto"
+    runtime: str = "auto"
     search: str | None = None
     maps: tuple[str, ...] = ()
     max_memory_gb: float | None = None
@@ -125,33 +129,20 @@ class Prediction:
         return "kept" if self.is_kept else "done"
 
 
-def load_model(
-    bundle: Bundles,
-    *,
-    device: str = "auto",
-    runtime: str = "auto",
-    choices: Choices = AS_BUNDLED,
-    output_dir: Path | None = None,
-) -> Model:
+def load_model(bundle: Bundles, *, choices: Choices = AS_BUNDLED, output_dir: Path | None = None) -> Model:
     """Build the network of a trained bundle and load its weights; or those of several, which are then one.
 
     Args:
         bundle: a run's folder; or several, whose probabilities are averaged. What is not a network's own, such as the
             cleaning of masks, is taken from the first.
-        device: ``"auto"``, or torch's name of a device.
-        runtime: ``"auto"``, ``"torch"`` or ``"onnx"``, as ``choose_runtime`` takes them.
-        choices: where they differ from the bundle.
+        choices: where and how.
         output_dir: where ``Model.segment`` writes masks; ``None`` writes none.
 
     Raises:
         InputError: no such bundle or device, no weights, weights of another spec, or bundles of different specs.
     """
     keep_freed_memory()
-    target = find_device(device)
-    first, *others = [
-        _load_one(each, device=target, runtime=runtime, choices=choices, output_dir=output_dir)
-        for each in bundles_of(bundle)
-    ]
+    first, *others = [_load_one(each, choices=choices, output_dir=output_dir) for each in bundles_of(bundle)]
     for number, other in enumerate(others, start=1):
         _require_same_input(first.spec, other.spec, names=(bundles_of(bundle)[0], bundles_of(bundle)[number]))
     if not others:
@@ -159,9 +150,8 @@ def load_model(
     return replace(first, network=Ensemble([first.network, *(other.network for other in others)]))
 
 
-def _load_one(
-    bundle: str | Path, *, device: torch.device, runtime: str, choices: Choices, output_dir: Path | None
-) -> Model:
+def _load_one(bundle: str | Path, *, choices: Choices, output_dir: Path | None) -> Model:
+    device = find_device(choices.device)
     folder = find_bundle(bundle)
     path = folder / "configs" / "inference.json"
     config = _read_inference(path)
@@ -178,7 +168,7 @@ def _load_one(
     return Model(
         spec=spec,
         network=choose_runtime(
-            network.eval(), weights=Path(weights), slab_size=spec.slab_size, device=device, runtime=runtime
+            network.eval(), weights=Path(weights), slab_size=spec.slab_size, device=device, runtime=choices.runtime
         ),
         preprocessing=preprocessing,
         inferer=inferer,
@@ -213,13 +203,11 @@ def _read_inference(path: Path) -> dict[str, Any]:
     return config
 
 
-def predict(  # how to predict, and what to do with what is there
+def predict(
     cases: Sequence[Case],
     *,
     bundle: Bundles,
     out: str | Path,
-    device: str = "auto",
-    runtime: str = "auto",
     choices: Choices = AS_BUNDLED,
     overwrite: bool = False,
     resume: bool = False,
@@ -230,9 +218,7 @@ def predict(  # how to predict, and what to do with what is there
         cases: CTs, of distinct names.
         bundle: a run's folder, or several, as ``load_model`` takes them.
         out: where the masks go, named like their CTs, and into its folder ``probabilities`` the maps.
-        device: ``"auto"``, or torch's name of a device.
-        runtime: ``"auto"``, ``"torch"`` or ``"onnx"``, as ``choose_runtime`` takes them.
-        choices: where they differ from the bundle.
+        choices: where and how.
         overwrite: replace masks that are there.
         resume: keep masks that are there and go on with the others.
 
@@ -247,7 +233,7 @@ def predict(  # how to predict, and what to do with what is there
         raise InputError(
             f"{present[0]}: is there already ({len(present)} of {len(masks)}); give --overwrite or --resume"
         )
-    model = load_model(bundle, device=device, runtime=runtime, choices=choices, output_dir=output_dir)
+    model = load_model(bundle, choices=choices, output_dir=output_dir)
     maps = [
         {name: probability_file(output_dir / PROBABILITIES, case.case_id, name) for name in choices.maps}
         for case in cases
@@ -314,4 +300,4 @@ def segment(ct: Source, *, bundle: Bundles, device: str = "auto") -> MetaTensor:
     Raises:
         InputError: a CT or bundle that cannot be used.
     """
-    return load_model(bundle, device=device).segment(ct)
+    return load_model(bundle, choices=Choices(device=device)).segment(ct)

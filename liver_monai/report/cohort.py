@@ -99,7 +99,6 @@ def write_prediction_report(
         tables=[_table("Cases", cases, columns, note=note, links=links)],
         figures=[],
         panels=panels,
-        is_sortable=True,
         provenance=provenance,
     )
 
@@ -165,7 +164,6 @@ def write_evaluation_report(
         tables=[*tables, _case_table(rows), *([_lesion_table(lesions)] if lesions else [])],
         figures=figures,
         panels=_panels(pictures),
-        is_sortable=True,
         provenance=provenance,
     )
 

@@ -61,8 +61,6 @@ def write_mask_page(
         tables=[_table(found)] if found.lesions else [],
         figures=histogram,
         panels=_panels(view, found, draw_overlays(shown, {"mask": mask}, affine=affine)),
-        panels_title="Pictures",
-        is_sortable=True,
         viewer=build_viewer(
             view, found.lesions[:MAX_ROWS], numbers=_stored_numbers(affine, view), has_ct=image is not None
         ),

@@ -99,7 +99,7 @@ class CaseRow:
     remarks: Sequence[Remark]
 
 
-def write_page(  # noqa: PLR0913  # the parts of a page
+def write_page(
     path: Path,
     *,
     title: str,
@@ -107,9 +107,7 @@ def write_page(  # noqa: PLR0913  # the parts of a page
     tables: Sequence[Table],
     figures: Sequence[Figure],
     panels: Sequence[CasePanel],
-    panels_title: str = "Case by case",
     rows: Sequence[CaseRow] = (),
-    is_sortable: bool = False,
     viewer: Mapping[str, Any] | None = None,
     provenance: Mapping[str, str],
 ) -> None:
@@ -118,8 +116,7 @@ def write_page(  # noqa: PLR0913  # the parts of a page
     Args:
         summary: label and value of the cards at the top.
         panels, rows: cases on large pictures, or on small ones beside what is said of them.
-        is_sortable: whether a click on a head sorts its table.
-        viewer: slices to look through, from ``report.viewer``.
+        viewer: slices of the page's one case to look through, from ``report.viewer``.
         provenance: what the report was made from and with: versions, seeds, hashes, configuration.
     """
     html = _template().render(
@@ -128,8 +125,8 @@ def write_page(  # noqa: PLR0913  # the parts of a page
         tables=[_TableView.of(table) for table in tables],
         figures=[(figure, _data_uri(figure.png)) for figure in figures],
         panels=[(panel, _data_uri(panel.picture_png), _panel_alt(panel)) for panel in panels],
-        panels_title=panels_title,
-        scripts=[*([_Script.of("sort.js")] if is_sortable else []), *([_Script.of("viewer.js")] if viewer else [])],
+        panels_title="Pictures" if viewer else "Case by case",
+        scripts=[_Script.of("sort.js"), *([_Script.of("viewer.js")] if viewer else [])],
         viewer=viewer,
         rows=[(row, None if row.picture_jpeg is None else _data_uri(row.picture_jpeg, "jpeg")) for row in rows],
         provenance=provenance,
