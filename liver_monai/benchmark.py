@@ -35,6 +35,7 @@ def run_benchmark(
     folds: Sequence[int] = (0,),
     show_leak: bool = False,
     resume: bool = False,
+    trust_bundle: bool = False,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Train bundles alike, score them by slice and by patient, and write both tables beside each other.
@@ -45,6 +46,7 @@ def run_benchmark(
         folds: which parts of the cases test, each for itself. The part after it validates, the others train.
         show_leak: train once more on a split by slice, to show what that hides.
         resume: keep what is finished and go on.
+        trust_bundle: run whatever the bundles name, see ``require_trusted``.
         say: gets what happens, a line at a time.
 
     Returns:
@@ -53,7 +55,7 @@ def run_benchmark(
     Raises:
         InputError: nothing can be begun; what goes wrong later is listed under ``failed``.
     """
-    trials = plan_trials(plan, bundles or list_bundles(), folds)
+    trials = plan_trials(plan, bundles or list_bundles(), folds, trust_bundle=trust_bundle)
     keep_plan(plan, resume=resume)
     results = [try_trial(run_trial, trial, say=say) for trial in trials]
     trained = [trial for trial, result in zip(trials, results, strict=True) if "error" not in result]

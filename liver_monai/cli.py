@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,9 @@ SPACING_OVERRIDES = click.option(
     "--spacing-overrides",
     type=click.Path(path_type=Path),
     help="CSV: case_id, x, y, z in mm, where headers lie.  [default: spacing_overrides.csv beside the data]",
+)
+TRUST_BUNDLE = click.option(
+    "--trust-bundle", is_flag=True, help="Run whatever a bundle names; it is code, and may do what you may do."
 )
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 
@@ -204,6 +208,7 @@ def prepare(
 @click.option("--epochs", type=FROM_1, help="Length of the training in epochs.")
 @click.option("--minutes", type=ABOVE_0, help="Length of the training in minutes; the schedule fits itself to it.")
 @click.option("--resume", is_flag=True, help="Go on with the training in -o.")
+@TRUST_BUNDLE
 @click.option(
     "--set", "settings", multiple=True, metavar="ID=VALUE", help="Override a value of the bundle; repeatable."
 )
@@ -218,6 +223,7 @@ def train(
     epochs: int | None,
     minutes: float | None,
     resume: bool,
+    trust_bundle: bool,
     settings: Sequence[str],
 ) -> None:
     """Train a bundle. The finished run is a bundle, too: predict, MONAI and others take it as it is.
@@ -237,10 +243,8 @@ def train(
     overrides |= {name: str(path.expanduser().resolve()) for name, path in paths.items() if path is not None}
     if minutes is not None and epochs is None:
         overrides["max_epochs"] = 1_000_000  # minutes alone end the training
-    if fold == "all":
-        train_folds(bundle=bundle, data=data, out=out, overrides=overrides, resume=resume, say=_say)
-    else:
-        train_bundle(bundle=bundle, data=data, out=out, overrides=overrides, resume=resume)
+    train_one_or_all = partial(train_folds, say=_say) if fold == "all" else train_bundle
+    train_one_or_all(bundle=bundle, data=data, out=out, overrides=overrides, resume=resume, trust_bundle=trust_bundle)
     _say(f"trained: {out}")
 
 
@@ -273,6 +277,7 @@ def train(
 @click.option(
     "--set", "settings", multiple=True, metavar="ID=VALUE", help="Override a value of inference.json; repeatable."
 )
+@TRUST_BUNDLE
 @SERIES
 @click.option("--report", is_flag=True, help="Write report.html, and the findings of each case.")
 @TO
@@ -291,6 +296,7 @@ def predict(
     entropy: bool,
     max_memory: float | None,
     settings: Sequence[str],
+    trust_bundle: bool,
     series: str | None,
     report: bool,
     to: Sequence[str],
@@ -314,6 +320,7 @@ def predict(
         maps=(*(STRUCTURES if probabilities else ()), *((ENTROPY,) if entropy else ())),
         max_memory_gb=max_memory,
         overrides=dict(parse_override(text) for text in settings),
+        trust_bundle=trust_bundle,
     )
     rows = predict_cohort(
         cts,
@@ -463,6 +470,7 @@ def compare(evaluations: Sequence[Path], out: Path, seed: int, overwrite: bool, 
 )
 @click.option("--show-leak", is_flag=True, help="Train once more on a split by slice, to show what that hides.")
 @click.option("--resume", is_flag=True, help="Keep what is finished in -o and go on.")
+@TRUST_BUNDLE
 @click.option("--seed", type=FROM_0, default=0, show_default=True, help="Of folds, trainings and intervals.")
 @JSON
 def benchmark(
@@ -476,6 +484,7 @@ def benchmark(
     settings: Sequence[str],
     show_leak: bool,
     resume: bool,
+    trust_bundle: bool,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -487,7 +496,15 @@ def benchmark(
 
     overrides = dict(parse_override(text) for text in settings) | budget(epochs=epochs, minutes=minutes)
     plan = Plan(data=data.expanduser().resolve(), out=out, n_folds=n_folds, seed=seed, overrides=overrides)
-    content = run_benchmark(plan, bundles=bundles, folds=folds or (0,), show_leak=show_leak, resume=resume, say=_say)
+    content = run_benchmark(
+        plan,
+        bundles=bundles,
+        folds=folds or (0,),
+        show_leak=show_leak,
+        resume=resume,
+        trust_bundle=trust_bundle,
+        say=_say,
+    )
     if as_json:
         _print_json(content)
     _exit_for(len(content["slices"]) + len(content["failed"]), len(content["failed"]))
@@ -525,13 +542,14 @@ def bundle_new(name: str, encoder: str, out: Path) -> None:
 
 @bundle.command("verify")
 @click.argument("path", metavar="BUNDLE")
+@TRUST_BUNDLE
 @JSON
-def bundle_verify(path: str, as_json: bool) -> None:
+def bundle_verify(path: str, trust_bundle: bool, as_json: bool) -> None:
     """Check a bundle's files, metadata, spec, network and weights."""
     from liver_monai.model.authoring import verify_bundle
     from liver_monai.model.bundle import find_bundle
 
-    checks = verify_bundle(find_bundle(path))
+    checks = verify_bundle(find_bundle(path), trust_bundle=trust_bundle)
     if as_json:
         _print_json([{"name": check.name, "ok": not check.error, "error": check.error} for check in checks])
     else:
@@ -546,14 +564,16 @@ def bundle_verify(path: str, as_json: bool) -> None:
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The zip file to write.")
 @click.option("--torchscript", is_flag=True, help="Add models/model.ts, for MONAI Deploy.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
-def bundle_pack(path: str, out: Path, torchscript: bool, overwrite: bool) -> None:
+@TRUST_BUNDLE
+def bundle_pack(path: str, out: Path, torchscript: bool, overwrite: bool, trust_bundle: bool) -> None:
     """Put a bundle into one zip file, to share it."""
     from liver_monai.model.authoring import pack_bundle
     from liver_monai.model.bundle import find_bundle
 
     if out.exists() and not overwrite:
         raise InputError(f"{out}: is there already; give --overwrite or another -o")
-    _say(f"packed {pack_bundle(find_bundle(path), out, torchscript=torchscript)}")
+    packed = pack_bundle(find_bundle(path), out, torchscript=torchscript, trust_bundle=trust_bundle)
+    _say(f"packed {packed}")
 
 
 @main.command()

@@ -23,6 +23,7 @@ from liver_monai.data.transforms import preprocessing
 from liver_monai.engine.inference import Choices, Model, load_model
 from liver_monai.engine.inferer import SlabInferer, batch_of_one
 from liver_monai.engine.postprocess import postprocessing
+from liver_monai.errors import InputError
 from liver_monai.spec import OUTPUT_STRIDE, ModelSpec
 
 HU_WINDOW = (-200, 250)
@@ -438,3 +439,54 @@ def test_two_cts_in_a_batch_are_refused():
 
     with pytest.raises(ValueError, match="one by one"):
         SlabInferer(make_spec())(batch, threshold_network(3))
+
+
+class Short(torch.nn.Module):
+    """A network for more than ``most`` slabs of which memory is too short."""
+
+    def __init__(self, network, *, most, error):
+        super().__init__()
+        self.network, self.most, self.error = network, most, error
+        self.sizes = []
+
+    def forward(self, slabs):
+        self.sizes.append(len(slabs))
+        if len(slabs) > self.most:
+            raise self.error
+        return self.network(slabs)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("std::bad_alloc"),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("roi_size", [(256, 256), (16, 16)], ids=["one window", "many windows"])
+def test_where_memory_is_short_the_batch_is_halved_and_the_mask_is_the_same(tmp_path, error, roi_size):
+    ct, spec = random_ct((40, 36, 30)), make_spec(roi_size=roi_size)
+    network = Short(threshold_network(spec.slab_size), most=2, error=error)
+
+    mask = segment(tmp_path, ct, scaling(2, 2, 4), spec=spec, network=network, sw_batch_size=8)
+
+    np.testing.assert_array_equal(mask, segment(tmp_path, ct, scaling(2, 2, 4), spec=spec))
+    assert [size for size in network.sizes if size > 2] == [8, 4], "what did not fit once is not tried again"
+
+
+def test_where_not_one_slab_fits_the_way_out_is_told(tmp_path):
+    network = Short(threshold_network(3), most=0, error=torch.OutOfMemoryError("CUDA out of memory"))
+
+    with pytest.raises(InputError, match=r"not even one slab a pass fits into memory; .*--device"):
+        segment(tmp_path, random_ct((16, 16, 4)), scaling(2, 2, 4), network=network)
+
+
+def test_other_errors_of_a_network_are_not_tried_again(tmp_path):
+    network = Short(threshold_network(3), most=0, error=RuntimeError("shapes do not fit"))
+
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        segment(tmp_path, random_ct((16, 16, 4)), scaling(2, 2, 4), network=network)
+    assert network.sizes == [4]

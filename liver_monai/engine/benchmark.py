@@ -18,6 +18,7 @@ from liver_monai.engine.trial import PARTS, Plan, Say, Trial
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.files import write_json
 from liver_monai.model.bundle import copy_bundle, find_bundle, read_config
+from liver_monai.model.trust import require_trusted
 from liver_monai.scoring.overlap import CLASSES
 from liver_monai.scoring.pooled import pooled
 from liver_monai.spec import ModelSpec
@@ -38,13 +39,16 @@ def budget(*, epochs: int | None, minutes: float | None) -> dict[str, Any]:
     return {"max_epochs": WITHOUT_END if epochs is None else epochs, "minutes": minutes}
 
 
-def plan_trials(plan: Plan, bundles: Sequence[str], folds: Sequence[int]) -> list[Trial]:
-    """The trials of a benchmark, fold by fold, before anything is written.
+def plan_trials(plan: Plan, bundles: Sequence[str], folds: Sequence[int], *, trust_bundle: bool = False) -> list[Trial]:
+    """The trials of a benchmark, fold by fold, before anything is written; their bundles are trusted from then on.
 
     Raises:
-        InputError: unusable data, no such fold or bundle, two bundles of one name, or an override that one lacks.
+        InputError: unusable data, no such fold or bundle, two bundles of one name, one that names what is not
+            known, or an override that one lacks.
     """
     folders = [find_bundle(bundle) for bundle in bundles]
+    for folder in () if trust_bundle else folders:
+        require_trusted(folder)
     names = [folder.name for folder in folders]
     twice = [name for name in names if names.count(name) > 1]
     if twice:

@@ -18,6 +18,7 @@ from liver_monai.engine.training import DEFAULT_BUNDLE, train
 from liver_monai.errors import InputError
 from liver_monai.io.files import write_json
 from liver_monai.model.bundle import find_bundle, find_members, overridden_spec, read_config
+from liver_monai.model.trust import require_trusted
 
 SUMMARY = "summary.json"
 
@@ -31,12 +32,13 @@ def train_folds(
     out: str | Path,
     overrides: Mapping[str, Any] | None = None,
     resume: bool = False,
+    trust_bundle: bool = False,
     say: Say = print,
 ) -> dict[str, Any]:
     """Train a bundle once for each fold, which is held back from it.
 
     Args:
-        bundle, data, overrides: as ``train`` takes them.
+        bundle, data, overrides, trust_bundle: as ``train`` takes them.
         out: folder of the runs, new unless ``resume``.
         resume: keep what is finished and go on with the rest; overrides make finished ones go on, too.
         say: takes a line for people.
@@ -55,6 +57,9 @@ def train_folds(
     if resume and not runs:
         raise InputError(f"{folder}: holds no folds to resume; train them without --resume")
     source = runs[0] if resume else find_bundle(bundle or DEFAULT_BUNDLE)
+    if not trust_bundle:
+        for each in {source, *runs}:
+            require_trusted(each)
     settings = {**({} if resume else {"store_dir": str(folder / "store")}), **(overrides or {})}
     dataset = str(Path(data).expanduser().resolve()) if data is not None else _value(source, "dataset_dir")
     open_dataset(dataset)  # before anything is written
@@ -72,11 +77,14 @@ def train_folds(
 
 
 def _train_fold(run: Path, fold: int, *, source: Path, data: str, settings: Mapping[str, Any], resume: bool) -> None:
-    """Train one fold, or go on with it; one that is finished stays as it is unless something is to change."""
+    """Train one fold, or go on with it; one that is finished stays as it is unless something is to change.
+
+    Whether the bundle is trusted has been asked.
+    """
     if not (run / "configs").exists():
-        train(bundle=source, data=data, out=run, overrides={**settings, "fold": fold})
+        train(bundle=source, data=data, out=run, overrides={**settings, "fold": fold}, trust_bundle=True)
     elif settings or not (run / "record.json").is_file():
-        train(bundle=None, data=data, out=run, overrides=settings, resume=resume)
+        train(bundle=None, data=data, out=run, overrides=settings, resume=resume, trust_bundle=True)
 
 
 def _value(bundle: Path, config_id: str) -> Any:

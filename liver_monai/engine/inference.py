@@ -32,6 +32,7 @@ from liver_monai.model.bundle import (
     refusing_values,
 )
 from liver_monai.model.export import Logits
+from liver_monai.model.trust import OF_PREDICTION, require_trusted
 from liver_monai.model.weights import load_weights
 from liver_monai.spec import LIVER, TUMOR, ModelSpec
 
@@ -55,6 +56,7 @@ class Choices:
         maps: names in ``io.probabilities.MAPS``, written beside the masks; before any cleaning.
         max_memory_gb: of the process; then no CT is read ahead either.
         overrides: other values of ``inference.json`` by their ids.
+        trust_bundle: run whatever a bundle names, see ``require_trusted``.
     """
 
     device: str = "auto"
@@ -63,6 +65,7 @@ class Choices:
     maps: tuple[str, ...] = ()
     max_memory_gb: float | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    trust_bundle: bool = False
 
     def of_inferer(self) -> dict[str, Any]:
         """What is chosen for ``SlabInferer``, of those that were always there or not."""
@@ -139,7 +142,8 @@ def load_model(bundle: Bundles, *, choices: Choices = AS_BUNDLED, output_dir: Pa
         output_dir: where ``Model.segment`` writes masks; ``None`` writes none.
 
     Raises:
-        InputError: no such bundle or device, no weights, weights of another spec, or bundles of different specs.
+        InputError: no such bundle or device, a bundle that names what is not known, no weights, weights of another
+            spec, or bundles of different specs.
     """
     keep_freed_memory()
     first, *others = [_load_one(each, choices=choices, output_dir=output_dir) for each in bundles_of(bundle)]
@@ -154,6 +158,8 @@ def _load_one(bundle: str | Path, *, choices: Choices, output_dir: Path | None) 
     device = find_device(choices.device)
     folder = find_bundle(bundle)
     path = folder / "configs" / "inference.json"
+    if not choices.trust_bundle:
+        require_trusted(folder, OF_PREDICTION)
     config = _read_inference(path)
     override_config(config, choices.overrides)
     config["inferer"] |= choices.of_inferer()
@@ -286,13 +292,14 @@ def _volumes_ml(mask: MetaTensor) -> tuple[float, float]:
     return n_liver * voxel_ml, n_tumor * voxel_ml
 
 
-def segment(ct: Source, *, bundle: Bundles, device: str = "auto") -> MetaTensor:
+def segment(ct: Source, *, bundle: Bundles, device: str = "auto", trust_bundle: bool = False) -> MetaTensor:
     """Segment one CT.
 
     Args:
         ct: a volume's file, or a folder or zip with one DICOM volume.
         bundle: a trained run's folder, or several, whose probabilities are averaged.
         device: ``"auto"``, or torch's name of a device.
+        trust_bundle: run whatever a bundle names, see ``require_trusted``.
 
     Returns:
         ``(1, X, Y, Z)`` uint8 mask, 0 background, 1 liver, 2 tumour, on the CT's own grid (``.affine`` is the CT's).
@@ -300,4 +307,4 @@ def segment(ct: Source, *, bundle: Bundles, device: str = "auto") -> MetaTensor:
     Raises:
         InputError: a CT or bundle that cannot be used.
     """
-    return load_model(bundle, choices=Choices(device=device)).segment(ct)
+    return load_model(bundle, choices=Choices(device=device, trust_bundle=trust_bundle)).segment(ct)

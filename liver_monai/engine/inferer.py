@@ -105,7 +105,7 @@ class SlabInferer(Inferer):
             for size, roi in zip(slabs.shape[2:], self.spec.roi_size, strict=True)
         ]
         logits: torch.Tensor = sliding_window_inference(
-            slabs, windows, sw_batch_size=self.sw_batch_size, predictor=network, overlap=self.overlap, mode="gaussian"
+            slabs, windows, sw_batch_size=len(slabs), predictor=network, overlap=self.overlap, mode="gaussian"
         )
         return logits
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import torch
+
 from liver_monai.errors import InputError
 
 BYTES_A_PIXEL = 1024
 """Of a slab, at the height of a forward pass. Tensors take 350 (mobilenet) to 512 (resnet50), kernels their own."""
 GB = 1e9
+
+SIGNS = ("out of memory", "allocate memory", "bad_alloc", "bad allocation", "alloc_failed")
+"""Of CUDA, of PyTorch on a CPU, of C++ and ONNX Runtime, of cuDNN and cuBLAS."""
 
 
 def fitting_batch(batch_size: int, *, pixels: int, max_memory_gb: float | None) -> int:
@@ -33,6 +38,12 @@ def fitting_batch(batch_size: int, *, pixels: int, max_memory_gb: float | None) 
             f"{(held + slab) / GB:.2f} GB are needed at least"
         )
     return min(batch_size, fitting)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was short, of the GPU or of the computer: libraries tell it by their own words only."""
+    words = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in words for sign in SIGNS)
 
 
 def resident_bytes() -> int:

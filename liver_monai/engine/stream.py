@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from liver_monai.data.grid import SliceResampler
 from liver_monai.data.slices import ModelSlices, RasSlices
+from liver_monai.engine.memory import is_out_of_memory
+from liver_monai.errors import InputError
 from liver_monai.io.probabilities import map_slice
 from liver_monai.model.export import Logits
 from liver_monai.spec import BACKGROUND
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,7 +48,7 @@ class LogitStream:
     Args:
         slices: of the CT.
         network: slabs ``(B, slab_size, H, W)`` -> logits ``(B, 3, H, W)``.
-        batch_size: slabs a forward pass.
+        batch_size: slabs a forward pass; halved, for what is left of the CT, where they do not fit into memory.
     """
 
     def __init__(self, slices: ModelSlices, network: Logits, *, batch_size: int) -> None:
@@ -55,10 +60,28 @@ class LogitStream:
     def compute(self, wanted: Iterable[int]) -> Iterator[tuple[int, torch.Tensor]]:
         """Slices of the model grid in ascending order, and the logits of each."""
         indices = list(wanted)
-        for start in range(0, len(indices), self._batch_size):
-            chosen = indices[start : start + self._batch_size]
-            slabs = torch.stack([self.slices.slab(z) for z in chosen])
-            yield from zip(chosen, self._network(slabs), strict=True)
+        while indices:
+            chosen = indices[: self._batch_size]
+            logits = self._logits_if_they_fit(chosen)
+            if logits is None:
+                self._batch_size = len(chosen) // 2
+                logger.warning("out of memory with %d slabs a pass, going on with %d", len(chosen), self._batch_size)
+                continue
+            yield from zip(chosen, logits, strict=True)
+            del indices[: len(chosen)]
+
+    def _logits_if_they_fit(self, chosen: Sequence[int]) -> torch.Tensor | None:
+        try:
+            return self._network(torch.stack([self.slices.slab(z) for z in chosen]))
+        except Exception as error:  # what memory is short of depends on who asks for it
+            if not is_out_of_memory(error):
+                raise
+            if len(chosen) == 1:
+                raise InputError(
+                    "not even one slab a pass fits into memory; end other programs, take another --device, or a "
+                    "bundle of a smaller network"
+                ) from error
+        return None  # here, where the error holds no tensor any more
 
     def between(self, wanted: range) -> Iterator[tuple[int, dict[int, MarkedLogits]]]:
         """Slices of the CT in ascending order, and those of the model grid that each is made of, with their logits."""

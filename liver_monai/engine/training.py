@@ -29,6 +29,7 @@ from liver_monai.model.bundle import (
     set_training_data,
     values_by_id,
 )
+from liver_monai.model.trust import require_trusted
 from liver_monai.model.weights import check_weights
 
 DEFAULT_BUNDLE = "mobilenet"
@@ -66,6 +67,7 @@ def train(
     out: str | Path,
     overrides: Mapping[str, Any] | None = None,
     resume: bool = False,
+    trust_bundle: bool = False,
 ) -> Path:
     """Train a bundle; MONAI's engines run what its ``train.json`` says.
 
@@ -77,16 +79,20 @@ def train(
         overrides: config ids and their values, written into the run's configs. A training that has begun can be made
             longer or shorter and see its data otherwise, but keeps what ``UNCHANGEABLE`` names.
         resume: go on from the last checkpoint, or from the beginning where there is none yet.
+        trust_bundle: run whatever it names, see ``require_trusted``; ``overrides`` are the caller's and always are.
 
     Returns:
         The run's folder.
 
     Raises:
-        InputError: unusable data, an unknown override or one that comes too late, an existing run, no run to resume,
-            or a folder that is full or may not be written to; the last checkpoint is kept then.
+        InputError: unusable data, a bundle that names what is not known, an unknown override or one that comes too
+            late, an existing run, no run to resume, or a folder that is full or may not be written to; the last
+            checkpoint is kept then.
         SystemExit: 143, after a SIGTERM; a checkpoint has been written.
     """
     run = Path(out).expanduser().resolve()
+    if not trust_bundle:
+        require_trusted(run if resume else find_bundle(bundle or DEFAULT_BUNDLE))
     with _telling_of_disks(run):
         return _train(run, bundle=bundle, data=data, overrides=overrides or {}, resume=resume)
 

@@ -20,7 +20,7 @@ from liver_monai.data.partition import Partition, partition_cases, require_apart
 from liver_monai.data.preparation import known_burden, open_dataset, store_folder
 from liver_monai.data.store import build_store, open_case, store_cases
 from liver_monai.engine.evaluation import evaluate, write_scores
-from liver_monai.engine.inference import load_model, predict
+from liver_monai.engine.inference import Choices, load_model, predict
 from liver_monai.engine.slice_loss import slice_losses
 from liver_monai.engine.training import train
 from liver_monai.io.files import write_json
@@ -28,6 +28,9 @@ from liver_monai.model.bundle import read_config
 from liver_monai.spec import ModelSpec
 
 PARTS = ("train", "validation", "test")
+
+TRUSTED = Choices(trust_bundle=True)
+"""Whether a bundle is trusted is asked before its first trial."""
 PROTOCOLS = ("seed", "lits")
 
 Say = Callable[[str], None]
@@ -126,16 +129,16 @@ def train_trial(trial: Trial, run: Path, overrides: Mapping[str, Any]) -> Path:
     """Train, or go on from the checkpoint of an interrupted training; one that is finished stays as it is."""
     plan = trial.plan
     if (run / "models" / "checkpoint.pth").is_file():
-        return train(bundle=trial.bundle, data=plan.data, out=run, resume=True)
+        return train(bundle=trial.bundle, data=plan.data, out=run, resume=True, trust_bundle=True)
     if run.exists():
         shutil.rmtree(run)  # interrupted before its first epoch was done, perhaps before its configs were complete
     shared = {**plan.overrides, "seed": plan.seed, "store_dir": str(trial.store)}
-    return train(bundle=trial.bundle, data=plan.data, out=run, overrides={**shared, **overrides})
+    return train(bundle=trial.bundle, data=plan.data, out=run, overrides={**shared, **overrides}, trust_bundle=True)
 
 
 def predict_masks(cases: Sequence[Case], *, run: Path, out: Path) -> tuple[dict[str, Path], dict[str, str]]:
     """Masks by case_id, those that are there are kept; and why the other cases have none."""
-    results = list(predict(cases, bundle=run, out=out, resume=True))
+    results = list(predict(cases, bundle=run, out=out, choices=TRUSTED, resume=True))
     masks = {result.case.case_id: result.mask for result in results if result.mask is not None}
     return masks, {result.case.case_id: result.error for result in results if result.error}
 
@@ -177,7 +180,7 @@ def _losses(
     trial: Trial, run: Path, cases: Mapping[str, Sequence[Case]], parts: Mapping[str, Any]
 ) -> dict[str, float | None]:
     """Mean cross-entropy a slice of each part's scored cases; ``None`` where there is none, or it is not finite."""
-    model = load_model(run)
+    model = load_model(run, choices=TRUSTED)
 
     def of(case: Case) -> Iterable[float]:
         (stored,) = build_store([case], spec=trial.spec, folder=trial.store)

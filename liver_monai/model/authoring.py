@@ -17,6 +17,7 @@ from liver_monai.errors import InputError, one_line
 from liver_monai.io.files import whole_file
 from liver_monai.model.bundle import SHIPPED, copy_bundle
 from liver_monai.model.network import build_network
+from liver_monai.model.trust import OF_PREDICTION, require_trusted
 from liver_monai.model.weights import load_weights
 from liver_monai.spec import LABELS, OUTPUT_STRIDE, ModelSpec
 
@@ -82,23 +83,29 @@ def new_bundle(name: str, *, encoder: str, folder: Path) -> Path:
     return bundle
 
 
-def verify_bundle(bundle: Path) -> list[Check]:
-    """Look at everything that others rely on; one fault never hides the next."""
+def verify_bundle(bundle: Path, *, trust_bundle: bool = False) -> list[Check]:
+    """Look at everything that others rely on; one fault never hides the next, but what is not trusted is not run."""
+    trusted = _check("trusted", require_trusted, bundle)
+    if trusted.error and not trust_bundle:
+        return [trusted]
     return [_check(name, look, bundle) for name, look in CHECKS.items()]
 
 
-def pack_bundle(bundle: Path, out: Path, *, torchscript: bool = False) -> Path:
+def pack_bundle(bundle: Path, out: Path, *, torchscript: bool = False, trust_bundle: bool = False) -> Path:
     """Put a bundle into one zip file, as MONAI's tools load it: configs, documents and weights, no training data.
 
     Args:
         bundle: folder of a bundle or run.
         out: the zip file; appears whole or not at all.
         torchscript: add ``models/model.ts``, which MONAI Deploy takes.
+        trust_bundle: run whatever it names for that, see ``require_trusted``.
 
     Raises:
-        InputError: files that a bundle needs are missing.
+        InputError: files that a bundle needs are missing, or it names what is not known.
     """
     _files(bundle)
+    if torchscript and not trust_bundle:
+        require_trusted(bundle, OF_PREDICTION)
     weights = [path for path in (bundle / "models" / "model.pt", bundle / "models" / "model.json") if path.is_file()]
     with whole_file(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in [*(bundle / name for name in FILES), *weights]:
