@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from liver_monai.data.cases import (
 )
 from liver_monai.errors import InputError
 from liver_monai.io.dicom.archive import is_dicom_file
+from liver_monai.io.files import read_json
 from liver_monai.io.tables import read_table
 from liver_monai.io.volumes import is_volume_file, strip_suffix
 from liver_monai.spec import LIVER, TUMOR
@@ -171,7 +171,7 @@ def _case_of(listing: Path, row: Mapping[str, Any]) -> Case:
 
 
 def _json_rows(path: Path) -> Sequence[Mapping[str, Any]]:
-    content = _read_json(path)
+    content = read_json(path)
     rows = content.get("training", content.get("cases")) if isinstance(content, dict) else content
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path}: is no list of cases; expected a list of objects with image and label")
@@ -328,15 +328,8 @@ def _existing(path: str | Path) -> Path:
     return found
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: is not JSON ({error})") from error
-
-
 def _read_listing(listing: Path) -> dict[str, Any]:
-    content = _read_json(listing)
+    content = read_json(listing)
     if not isinstance(content, dict) or not isinstance(content.get("training", []), list):
         raise InputError(f"{listing}: is not MSD's dataset.json, which is an object with the list 'training'")
     return content

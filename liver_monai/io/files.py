@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from liver_monai.errors import InputError, one_line
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -54,6 +56,18 @@ def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as indented JSON, whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        InputError: it is not JSON, or nests too deeply.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, a number of too many digits
+        raise InputError(f"{path}: is not JSON ({one_line(error)})") from error
 
 
 def files_hash(folder: Path, names: Iterable[str]) -> str:

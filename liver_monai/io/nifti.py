@@ -14,12 +14,13 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from liver_monai.errors import InputError, one_line
+from liver_monai.io.limits import MAX_HEADER_BYTES, MAX_PACKING, require_possible
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 SLICES_A_READ = 16
 NIFTI2_HEADER_BYTES = 540
-_UNPACKING: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # isal's stub takes the type for an instance
-DAMAGED = (EOFError, OSError, _UNPACKING, ValueError)
+UNPACKING: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # isal's stub takes the type for an instance
+DAMAGED = (EOFError, OSError, UNPACKING, ValueError)
 """What nibabel and isal raise, by turns, when the voxels of a file cannot be read to their end."""
 
 
@@ -35,11 +36,11 @@ def open_nifti(path: Path) -> Any:
         InputError: not NIfTI, not three-dimensional, colour.
     """
     try:
-        is_packed = path.name.lower().endswith(".gz")
-        # a file that is cut short while it is mapped ends the process
-        image = _open_packed(path) if is_packed else nib.load(path, mmap=False, keep_file_open=True)
+        image = _open(path)
     except EOFError as error:
         raise InputError(f"{path}: is damaged, it ends too early ({one_line(error)}); fetch it anew") from error
+    except InputError:
+        raise
     except (ImageFileError, HeaderDataError, *DAMAGED) as error:
         raise InputError(f"{path}: is named like NIfTI but cannot be read as NIfTI ({one_line(error)})") from error
     if len(_drop_trailing_ones(image.shape)) != 3:
@@ -51,15 +52,32 @@ def open_nifti(path: Path) -> Any:
     return image
 
 
-def _open_packed(path: Path) -> Any:
-    """As ``nib.load``, three times as fast; the file stays open, or each part would be unpacked from its start."""
-    stream = igzip.open(path)
-    header = stream.read(NIFTI2_HEADER_BYTES)
+def _open(path: Path) -> Any:
+    """As ``nib.load``, a packed file three times as fast; it stays open, or each part would be unpacked from its start.
+
+    It is not mapped: a file that is cut short while it is mapped ends the process.
+    """
+    is_packed = path.name.lower().endswith(".gz")
+    stream = igzip.open(path) if is_packed else path.open("rb")
+    head = stream.read(NIFTI2_HEADER_BYTES)
     stream.seek(0)
     for image_class in (nib.Nifti1Image, nib.Nifti2Image):
-        if image_class.header_class.may_contain_header(header):
+        header_class = image_class.header_class
+        if header_class.may_contain_header(head):
+            header = header_class(head[: header_class.sizeof_hdr], check=False)
+            _require_possible(path, header, is_packed=is_packed)
             return image_class.from_file_map(image_class.make_file_map({"image": stream}), mmap=False)
     raise ImageFileError("there is no NIfTI header in it")
+
+
+def _require_possible(path: Path, header: Any, *, is_packed: bool) -> None:
+    """Before what lies behind the header is read."""
+    stored_bytes = path.stat().st_size * (MAX_PACKING if is_packed else 1)
+    voxel_bytes = header.get_data_dtype().itemsize
+    require_possible(path, header.get_data_shape(), voxel_bytes=voxel_bytes, stored_bytes=stored_bytes)
+    offset = float(header["vox_offset"])
+    if not 0 <= offset <= min(MAX_HEADER_BYTES, stored_bytes):
+        raise InputError(f"{path}: is damaged, its voxels would begin at byte {offset:g}; fetch it anew")
 
 
 def nifti_shape(image: Any) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from liver_monai.errors import InputError, nearest, one_line, root_cause
-from liver_monai.io.files import write_json
+from liver_monai.io.files import read_json, write_json
 from liver_monai.spec import ModelSpec
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -196,10 +196,7 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it is not JSON, or not an object.
     """
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: is not JSON ({error})") from error
+    config = read_json(path)
     if not isinstance(config, dict):
         raise InputError(f"{path}: holds a {type(config).__name__}; a bundle's config is an object")
     return config

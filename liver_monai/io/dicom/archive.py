@@ -6,12 +6,13 @@ import io
 import os
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from liver_monai.errors import InputError, one_line
+from liver_monai.io.limits import MAX_MEMBER_BYTES, MAX_ZIP_BYTES
 
 MAGIC = b"DICM"
 MAGIC_OFFSET = 128
@@ -44,8 +45,9 @@ def open_archive(path: Path) -> Iterator[tuple[list[str], Open]]:
     elif is_zip(path):
         try:
             with zipfile.ZipFile(path) as archive:
-                names = (entry.filename for entry in archive.infolist() if not entry.is_dir())
-                yield _visible(names), _in_zip(archive)
+                entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+                _require_possible(path, entries)
+                yield _visible(entry.filename for entry in entries), _in_zip(archive)
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # damaged, exotic, encrypted
             raise InputError(f"{path}: cannot be unpacked ({one_line(error)}); unpack it yourself") from error
     elif path.is_file():
@@ -103,10 +105,20 @@ def is_dicom_file(path: Path) -> bool:
         return is_dicom(file)
 
 
-def _visible(names: Iterator[str]) -> list[str]:
+def _visible(names: Iterable[str]) -> list[str]:
     """The hidden part may be a folder; ``__MACOSX`` holds resource forks only."""
     parts = ((name, PurePosixPath(name).parts) for name in names)
     return sorted(name for name, path in parts if "__MACOSX" not in path and not any(p.startswith(".") for p in path))
+
+
+def _require_possible(path: Path, entries: list[zipfile.ZipInfo]) -> None:
+    """Before any is unpacked; none is unpacked further than to the size that is written here."""
+    sizes = [entry.file_size for entry in entries]
+    if sum(sizes) > MAX_ZIP_BYTES or max(sizes, default=0) > MAX_MEMBER_BYTES:
+        raise InputError(
+            f"{path}: would unpack to {sum(sizes)} bytes, {max(sizes)} of them one file; more than {MAX_ZIP_BYTES} and "
+            f"{MAX_MEMBER_BYTES} are not read. Unpack it yourself if you know what it is"
+        )
 
 
 def _in_folder(folder: Path) -> Open:

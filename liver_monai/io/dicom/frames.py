@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from typing import Any, BinaryIO
 
 import pydicom
 from pydicom import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.uid import (
     UID,
@@ -21,6 +23,7 @@ from pydicom.uid import (
 )
 
 from liver_monai.errors import InputError, one_line
+from liver_monai.io.limits import MAX_DEFLATED_BYTES, MAX_PLANE
 
 CT_CLASSES = {CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage}
 SEGMENTATION_CLASSES = {SegmentationStorage, "1.2.840.10008.5.1.4.1.1.66.7"}
@@ -68,7 +71,14 @@ HEADER = (
 )
 """All that is kept of a header: nothing of it names the patient."""
 
-DAMAGED = (InvalidDicomError, AttributeError, EOFError, IndexError, KeyError, OSError, TypeError, ValueError)
+DEFLATED = b"1.2.840.10008.1.2.1.99"
+META_BYTES = 2048
+"""The transfer syntax stands in these: preamble and meta information."""
+
+DAMAGED = (
+    *(BytesLengthException, InvalidDicomError, AttributeError, EOFError, IndexError, KeyError, OSError, OverflowError),
+    *(NotImplementedError, RecursionError, TypeError, ValueError, struct.error),
+)
 """What pydicom raises, by turns, for a header or pixels that it cannot make sense of."""
 
 
@@ -122,6 +132,7 @@ def read_frames(file: BinaryIO, name: str) -> tuple[list[Frame], list[str]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of values that break a rule of the standard; those we use are checked
+            require_unpackable(file)
             dataset = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=list(HEADER))
             other = _other_object(dataset)
             if other is not None:
@@ -137,6 +148,19 @@ def read_frames(file: BinaryIO, name: str) -> tuple[list[Frame], list[str]]:
             return frames, others
     except DAMAGED as error:
         raise InputError(f"{name}: its DICOM header cannot be read ({one_line(error)}); fetch the file anew") from error
+
+
+def require_unpackable(file: BinaryIO) -> None:
+    """Refuse what unpacks to more than memory should be taken for; the file is left at its beginning.
+
+    Raises:
+        ValueError: it is packed as a whole, and large.
+    """
+    is_deflated = DEFLATED in file.read(META_BYTES)
+    n_bytes = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if is_deflated and n_bytes > MAX_DEFLATED_BYTES:
+        raise ValueError(f"{n_bytes} bytes in Deflated Explicit VR; up to {MAX_DEFLATED_BYTES} are unpacked")
 
 
 class _Parts:
@@ -213,6 +237,9 @@ def _other_image(parts: _Parts) -> str:
 
 def _frame(parts: _Parts, name: str, index: int) -> Frame:
     bits = int(parts.get("BitsAllocated"))
+    rows, columns = (int(parts.get(keyword)) for keyword in ("Rows", "Columns"))
+    if not (0 < rows <= MAX_PLANE and 0 < columns <= MAX_PLANE and bits in (1, 8, 16, 32)):
+        raise ValueError(f"{rows} rows and {columns} columns of {bits} bits; a CT has up to {MAX_PLANE} of 8, 16 or 32")
     slope, intercept = parts.numbers("RescaleSlope", 1), parts.numbers("RescaleIntercept", 1)
     stamps = [parts.text(keyword) for keyword in SPLITTING]
     stamps[0] = parts.text("FrameAcquisitionNumber") or stamps[0]
@@ -225,8 +252,8 @@ def _frame(parts: _Parts, name: str, index: int) -> Frame:
         plane=Plane(
             orientation=parts.numbers("ImageOrientationPatient", 6),
             spacing_mm=parts.numbers("PixelSpacing", 2),
-            rows=int(parts.get("Rows")),
-            columns=int(parts.get("Columns")),
+            rows=rows,
+            columns=columns,
         ),
         position_mm=parts.numbers("ImagePositionPatient", 3),
         rescale=(*slope, *intercept) if slope and intercept else (),
