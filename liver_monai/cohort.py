@@ -282,6 +282,8 @@ def _describe_prediction(result: Prediction, *, to: Sequence[str], dicom_error: 
     volumes = f"liver {result.liver_ml:.0f} mL, tumour {result.tumor_ml:.1f} mL"
     how = f"kept {result.mask}" if result.is_kept else f"{result.searched}, {result.seconds:.1f} s"
     line = f"{case_id}: {volumes}, {how}"
+    if result.warnings:
+        line = f"{line}\n{case_id}: warning: {' | '.join(result.warnings)}"
     if dicom_error:
         return f"{line}\n{case_id}: keeps its mask, but lacks {', '.join(to)}: {dicom_error}"
     if to and not isinstance(result.case.image, DicomVolume):
@@ -314,6 +316,7 @@ def _prediction_row(result: Prediction) -> dict[str, Any]:
         "searched": result.searched,
         "seconds": round(result.seconds, 3),
         "error": result.error,
+        "warnings": " | ".join(result.warnings),
     }
 
 

@@ -17,6 +17,7 @@ from liver_monai.data.cases import Case
 from liver_monai.engine.device import find_device, keep_freed_memory
 from liver_monai.engine.ensemble import Ensemble
 from liver_monai.engine.inferer import batch_of_one
+from liver_monai.engine.plausibility import Plausibility, warnings_of_mask
 from liver_monai.engine.postprocess import mask_path
 from liver_monai.engine.read_ahead import read_ahead
 from liver_monai.engine.runtime import choose_runtime
@@ -112,7 +113,7 @@ class Prediction:
     """What became of one CT: a mask and its volumes, or the error why there is none.
 
     ``is_kept``: the mask was there before; its volumes are those of its voxels. ``searched``: which slices the network
-    saw, and why if it had to see all.
+    saw, and why if it had to see all. ``warnings``: what is doubtful, ``"name: sentence"`` each.
     """
 
     case: Case
@@ -123,6 +124,7 @@ class Prediction:
     error: str = ""
     is_kept: bool = False
     searched: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def status(self) -> str:
@@ -259,11 +261,14 @@ def _predict_case(
 ) -> Prediction:
     started_s = time.monotonic()
     try:
-        inferred = model.infer(read())
-        del read  # and with it the CT
+        volume = read()
+        plausibility = Plausibility(volume, case)
+        inferred = model.infer(volume)
+        del read, volume
         for values, path in zip(inferred[1:].numpy(), maps.values(), strict=True):
             write_map(values, path, ct=case.image, affine=np.asarray(inferred.affine, dtype=np.float64))
         labels = model.finish(inferred)  # which writes the mask, last
+        warnings = plausibility.warnings(labels)
     except (InputError, OSError, RuntimeError, MemoryError) as error:  # MONAI wraps what a transform raises
         return Prediction(case=case, error=one_line(error))
     liver_ml, tumor_ml = _volumes_ml(labels)
@@ -274,15 +279,18 @@ def _predict_case(
         tumor_ml=tumor_ml,
         seconds=time.monotonic() - started_s,
         searched=str(inferred.meta.get("searched", "")),
+        warnings=warnings,
     )
 
 
 def _keep_case(case: Case, mask: Path) -> Prediction:
     try:
-        liver_ml, tumor_ml = _volumes_ml(read_mask(mask))
+        labels = read_mask(mask)
+        liver_ml, tumor_ml = _volumes_ml(labels)
+        warnings = tuple(warnings_of_mask(labels, case))
     except (InputError, OSError) as error:
         return Prediction(case=case, error=f"{one_line(error)}; --overwrite predicts it anew")
-    return Prediction(case=case, mask=mask, liver_ml=liver_ml, tumor_ml=tumor_ml, is_kept=True)
+    return Prediction(case=case, mask=mask, liver_ml=liver_ml, tumor_ml=tumor_ml, is_kept=True, warnings=warnings)
 
 
 def _volumes_ml(mask: MetaTensor) -> tuple[float, float]:

@@ -100,7 +100,8 @@ def _require_whole(path: Path, reader: Any) -> None:
     Raises:
         InputError: the packed voxels are damaged, too few or too many.
     """
-    head = path.open("rb").read(META_BYTES)
+    with path.open("rb") as file:
+        head = file.read(META_BYTES)
     fields = dict(re.findall(rb"^(\w+)\s*=\s*(.*?)\s*$", head.partition(b"ElementDataFile")[0], flags=re.MULTILINE))
     where = re.search(rb"^ElementDataFile\s*=\s*(.*?)\s*\n", head, flags=re.MULTILINE)
     if path.suffix.lower() not in ITK_SUFFIXES[2:] or where is None or fields.get(b"CompressedData") != b"True":

@@ -58,15 +58,24 @@ def _open(path: Path) -> Any:
     It is not mapped: a file that is cut short while it is mapped ends the process.
     """
     is_packed = path.name.lower().endswith(".gz")
-    stream = igzip.open(path) if is_packed else path.open("rb")
-    head = stream.read(NIFTI2_HEADER_BYTES)
+    if not is_packed:
+        with path.open("rb") as file:
+            _class_of(path, file.read(NIFTI2_HEADER_BYTES), is_packed=False)
+        return nib.load(path, mmap=False, keep_file_open=True)
+    stream = igzip.open(path)
+    image_class = _class_of(path, stream.read(NIFTI2_HEADER_BYTES), is_packed=True)
     stream.seek(0)
+    return image_class.from_file_map(image_class.make_file_map({"image": stream}), mmap=False)
+
+
+def _class_of(path: Path, head: bytes, *, is_packed: bool) -> Any:
+    """Which NIfTI it is, if what it claims can be."""
     for image_class in (nib.Nifti1Image, nib.Nifti2Image):
         header_class = image_class.header_class
         if header_class.may_contain_header(head):
             header = header_class(head[: header_class.sizeof_hdr], check=False)
             _require_possible(path, header, is_packed=is_packed)
-            return image_class.from_file_map(image_class.make_file_map({"image": stream}), mmap=False)
+            return image_class
     raise ImageFileError("there is no NIfTI header in it")
 
 

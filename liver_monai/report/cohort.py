@@ -73,6 +73,8 @@ def write_prediction_report(
     }
     if any(row.get("dicom_error") for row in rows):
         columns["DICOM objects"] = "dicom_error"
+    if any(row.get("warnings") for row in rows):
+        columns["warnings"] = "warnings"
     done = [row for row in rows if row["status"] != "failed"]
     panels, figures_of, links = [], {}, {}
     for number, picture in enumerate(tqdm(pictures, desc="drawing", unit="case", disable=None)):

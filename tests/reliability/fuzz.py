@@ -1,7 +1,7 @@
-"""Fuzz the readers: ``python tests/reliability/fuzz.py -n 200 --seed 0 [--only nifti]``, a line and a count a kind.
+"""Fuzz the readers: ``PYTHONPATH=.:tests python tests/reliability/fuzz.py -n 200 --seed 0``.
 
-Every outcome must be a result or an ``InputError``, which is told in one line, within ``SECONDS`` and ``BYTES``; nothing may be written
-beside the case's folder. It ends with 1 where that is not so, and keeps the files in ``-o``.
+Every outcome must be a result or an ``InputError``, within ``SECONDS`` and ``BYTES``; nothing may be written beside the
+case's folder. It ends with 1 where that is not so, and keeps the files in ``-o``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ import traceback
 import warnings
 from collections import Counter
 from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 from mutation import mutated
 from targets import TARGETS, Target
@@ -54,7 +52,7 @@ def fuzz(name: str, *, n: int, seed: int, keep: Path) -> Counter[str]:
                 outcome = "wrote outside"
             counts[outcome] += 1
             if outcome not in ("read", "refused"):
-                print(f"{name} {index}: {outcome}", file=sys.stderr)
+                sys.stderr.write(f"{name} {index}: {outcome}\n")
                 shutil.copytree(folder, keep / f"{name} {index}", dirs_exist_ok=True)
             shutil.rmtree(folder.parent)
     return counts
@@ -68,9 +66,10 @@ def run(target: Target, folder: Path) -> str:
     except Exception as error:
         if isinstance(root_cause(error), InputError):
             return "refused"
-        last = traceback.extract_tb(root_cause(error).__traceback__ or error.__traceback__)
-        own = [frame for frame in last if "liver_monai" in frame.filename] or last
-        return f"{type(root_cause(error)).__name__}: {str(root_cause(error))[:150]!r} {own[-1].filename[-30:]}:{own[-1].lineno}"
+        cause = root_cause(error)
+        frames = traceback.extract_tb(cause.__traceback__ or error.__traceback__)
+        last = [frame for frame in frames if "liver_monai" in frame.filename][-1:] or frames[-1:]
+        return f"{type(cause).__name__}: {str(cause)[:150]!r} at {Path(last[0].filename).name}:{last[0].lineno}"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     return "read"
@@ -95,8 +94,8 @@ def main() -> None:
         failed = {what: count for what, count in counts.items() if what not in ("read", "refused")}
         seconds = round(time.monotonic() - started_s, 1)
         results[name] = {"read": counts["read"], "refused": counts["refused"], "failed": failed, "seconds": seconds}
-        print(f"{name}: {results[name]}", file=sys.stderr)
-    print(json.dumps(results))
+        sys.stderr.write(f"{name}: {results[name]}\n")
+    sys.stdout.write(json.dumps(results))
     sys.exit(1 if any(result["failed"] for result in results.values()) else 0)
 
 

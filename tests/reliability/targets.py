@@ -109,6 +109,11 @@ def write_mask_file(folder: Path) -> list[Path]:
     return [folder / "label.nii"]
 
 
+def read_mask_file(folder: Path) -> None:
+    read_image("ct.nii")(folder)
+    assert set(np.unique(read_mask(folder / "label.nii").numpy())) <= {0, 1, 2}
+
+
 def write_dicom(folder: Path) -> list[Path]:
     return sorted(export(folder / "series", hu(), AFFINE).iterdir())
 
@@ -211,9 +216,7 @@ def read_store(folder: Path) -> None:
 TARGETS = {
     "nifti": nifti(".nii"),
     "nifti.gz": nifti(".nii.gz"),
-    "mask": Target(
-        write=write_mask_file, read=lambda folder: [read_image("ct.nii")(folder), read_mask(folder / "label.nii")][0]
-    ),
+    "mask": Target(write=write_mask_file, read=read_mask_file),
     "nrrd": itk(".nrrd", is_packed=False),
     "nrrd packed": itk(".nrrd", is_packed=True),
     "mha": itk(".mha", is_packed=False),

@@ -53,7 +53,7 @@ def _unit(header: Any) -> str:
     try:
         return str(header.get_xyzt_units()[0])
     except KeyError as error:
-        return f"a unit of the unknown code {error}"
+        return f"a unit of the unknown code {error.args[0]}"
 
 
 def _qform(header: Any) -> np.ndarray | None:

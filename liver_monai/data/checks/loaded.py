@@ -53,6 +53,17 @@ class LoadedCase:
             if label is not None and volume is not None:
                 self.grid_error = _grid_error(label, volume)
 
+    @classmethod
+    def of_arrays(
+        cls, case: Case, image: np.ndarray, *, affine: np.ndarray, label: np.ndarray | None = None
+    ) -> LoadedCase:
+        """A case whose voxels are in memory already; attributes as above."""
+        loaded = cls.__new__(cls)
+        loaded.case, loaded.image, loaded.label = case, image, label
+        loaded.affine = loaded.stored_affine = affine
+        loaded.image_error = loaded.label_error = loaded.grid_error = ""
+        return loaded
+
     @cached_property
     def spacing_mm(self) -> np.ndarray:
         """Along the stored axes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -90,20 +90,18 @@ class Blocks:
     def of(cls, voxels: np.ndarray, label: np.ndarray | None, *, affine: np.ndarray) -> Blocks:
         """Of ``(X, Y, Z)`` voxels and their mask on the same grid; ``affine`` is ``(4, 4)`` to mm, RAS."""
         spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)
-        smallest = np.ceil(np.array(voxels.shape) / MOST_BLOCKS)
-        steps = np.maximum(smallest, np.clip(np.rint(BLOCK_MM / spacing_mm), 1, voxels.shape)).astype(int)
         turn = ornt_transform(io_orientation(affine), axcodes2ornt("RAS"))
-
-        def block(volume: np.ndarray, value: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-            return np.asarray(apply_orientation(_block_means(volume, steps, value), turn))
-
-        hu = block(voxels, lambda hu: np.maximum(hu, AIR_HU))
+        hu = _blocks(voxels, lambda hu: np.maximum(hu, AIR_HU), affine=affine)
         return cls(
             hu=hu,
-            bone=block(voxels, lambda hu: (hu > BONE_HU) & (hu < METAL_HU)),
-            liver=np.zeros_like(hu) if label is None else block(label, lambda labels: labels > 0),
-            size_mm=(spacing_mm * steps)[np.argsort(turn[:, 0])],
+            bone=_blocks(voxels, lambda hu: (hu > BONE_HU) & (hu < METAL_HU), affine=affine),
+            liver=np.zeros_like(hu) if label is None else _blocks(label, lambda labels: labels > 0, affine=affine),
+            size_mm=(spacing_mm * _steps(voxels.shape, affine))[np.argsort(turn[:, 0])],
         )
+
+    def with_mask(self, label: np.ndarray, *, affine: np.ndarray) -> Blocks:
+        """The same volume with a mask ``(X, Y, Z)`` on its grid."""
+        return replace(self, liver=_blocks(label, lambda labels: labels > 0, affine=affine))
 
     @cached_property
     def body(self) -> np.ndarray:
@@ -125,6 +123,19 @@ class Blocks:
     def centre_mm(self, weights: np.ndarray) -> np.ndarray:
         """Centre of mass along right, front and head, from the volume's corner."""
         return np.asarray(ndimage.center_of_mass(weights) * self.size_mm)
+
+
+def _steps(shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+    """How many voxels a block has along each stored axis."""
+    smallest = np.ceil(np.array(shape) / MOST_BLOCKS)
+    spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)
+    return np.asarray(np.maximum(smallest, np.clip(np.rint(BLOCK_MM / spacing_mm), 1, shape)).astype(int))
+
+
+def _blocks(volume: np.ndarray, value: Callable[[np.ndarray], np.ndarray], *, affine: np.ndarray) -> np.ndarray:
+    """Means of ``value(voxels)``, turned to RAS."""
+    turn = ornt_transform(io_orientation(affine), axcodes2ornt("RAS"))
+    return np.asarray(apply_orientation(_block_means(volume, _steps(volume.shape, affine), value), turn))
 
 
 def _block_means(volume: np.ndarray, steps: np.ndarray, value: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

@@ -126,4 +126,9 @@ def _in_folder(folder: Path) -> Open:
 
 
 def _in_zip(archive: zipfile.ZipFile) -> Open:
-    return lambda name: io.BytesIO(archive.read(name))
+    def unpacked(name: str) -> BinaryIO:
+        entry = archive.getinfo(name)
+        with archive.open(entry) as file:
+            return io.BytesIO(file.read(entry.file_size))  # without a size, all is unpacked before it is cut
+
+    return unpacked
