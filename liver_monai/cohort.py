@@ -315,9 +315,15 @@ def _prediction_row(result: Prediction) -> dict[str, Any]:
         "tumor_ml": result.tumor_ml,
         "searched": result.searched,
         "seconds": round(result.seconds, 3),
-        "error": result.error,
+        "error": _without_folder(result),
         "warnings": " | ".join(result.warnings),
     }
+
+
+def _without_folder(result: Prediction) -> str:
+    """What went wrong, for files that others see: folders are often named after patients."""
+    folder = Path(str(result.case.image)).expanduser().parent
+    return result.error.replace(f"{folder.resolve()}{os.sep}", "").replace(f"{folder}{os.sep}", "")
 
 
 def _rows_of_others(path: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -154,7 +154,7 @@ def test_evaluate_calibrates_where_there_are_maps(cli, cohort):
     page = (cohort / "out" / "report.html").read_text(encoding="utf-8")
     assert "Reliability" in page
     record = json.loads((cohort / "out" / "record.json").read_text(encoding="utf-8"))
-    assert sum("maps" in name for name in record["inputs_sha256"]) == 4
+    assert sum("_liver" in name or "_tumor" in name for name in record["inputs_sha256"]) == 4
 
 
 def test_without_maps_nothing_is_said_of_them(cli, cohort):

@@ -145,8 +145,8 @@ def test_a_prediction_leaves_its_record(predicted, trained_run, phantom_dataset)
     record = json.loads((out / "record.json").read_text())
 
     assert record["environment"]["liver-monai"] == __version__
-    assert str(trained_run / "models" / "model.pt") in record["inputs_sha256"]
-    assert str(phantom_dataset / "imagesTr" / "liver_003.nii.gz") in record["inputs_sha256"]
+    assert {"model.pt", "liver_003.nii.gz"} <= record["inputs_sha256"].keys()
+    assert str(phantom_dataset) not in json.dumps(record["command"])
     assert {file.name for file in out.iterdir()} == {
         *(f"liver_{number:03d}.nii.gz" for number in range(4)),
         "cases.csv",
@@ -367,7 +367,7 @@ def test_a_dicom_series_gets_the_mask_of_its_nifti(cli, predicted, phantom_datas
     np.testing.assert_array_equal(mask.dataobj, expected.dataobj)
     np.testing.assert_allclose(mask.affine, expected.affine, atol=1e-3)
     record = json.loads((tmp_path / "out" / "record.json").read_text())
-    assert len(record["inputs_sha256"][str(source)]) == 64
+    assert len(record["inputs_sha256"][source.name]) == 64
     assert not any(b"ecret" in file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file())
 
 

@@ -13,19 +13,8 @@ from liver_monai.data.checks.measures import Blocks
 from liver_monai.data.checks.table import check_case
 from liver_monai.io.volumes import last_axis_first
 
-OF_IMAGE = frozenset(
-    [
-        "not-hu",
-        "clipped",
-        "coarse-steps",
-        "unknown-spacing",
-        "odd-spacing",
-        "short-scan",
-        "turned",
-        "back-to-front",
-        "upside-down",
-    ]
-)
+OF_VALUES = frozenset(("not-hu", "clipped", "coarse-steps"))
+OF_HEADER = frozenset(("unknown-spacing", "odd-spacing", "short-scan", "turned", "back-to-front", "upside-down"))
 OF_MASK = frozenset(("empty-label", "liver-volume", "liver-parts", "liver-cut", "mirrored"))
 """Names in ``data.checks.table``: where one of these finds something, the mask may be wrong without a sign."""
 
@@ -45,7 +34,7 @@ class Plausibility:
         self._warnings: list[str] = []
         if "oriented_shape" not in volume.meta:
             loaded = LoadedCase.of_arrays(case, last_axis_first(volume[0].as_tensor().numpy()), affine=self._affine)
-            self._warnings = _warnings(loaded, OF_IMAGE)
+            self._warnings = _warnings(loaded, OF_VALUES | OF_HEADER)
             self._blocks = loaded.blocks
 
     def warnings(self, mask: MetaTensor) -> tuple[str, ...]:

@@ -33,24 +33,39 @@ def write_record(path: Path, *, inputs: Iterable[Path | DicomVolume], **facts: A
 
     Args:
         path: a JSON file.
-        inputs: files and DICOM volumes whose SHA-256 is kept.
+        inputs: files and DICOM volumes whose SHA-256 is kept, by their names: folders are often named after patients.
         facts: anything else worth knowing, of JSON types.
     """
     record = {
-        "command": ["liver-monai", *sys.argv[1:]],
+        "command": ["liver-monai", *(_without_folders(argument) for argument in sys.argv[1:])],
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": environment(),
         **facts,
-        "inputs_sha256": {
-            str(each): each.sha256() if isinstance(each, DicomVolume) else file_hash(each) for each in inputs
-        },
+        "inputs_sha256": _hashes(inputs),
     }
     write_json(path, record)
     return record
 
 
+def _hashes(inputs: Iterable[Path | DicomVolume]) -> dict[str, str]:
+    """SHA-256 by name; of equal names, the second and later ones are numbered."""
+    hashes: dict[str, str] = {}
+    for each in dict.fromkeys(inputs):
+        name, number = Path(str(each)).name, 1
+        while (unique := name if number == 1 else f"{name} ({number})") in hashes:
+            number += 1
+        hashes[unique] = each.sha256() if isinstance(each, DicomVolume) else file_hash(each)
+    return hashes
+
+
+def _without_folders(argument: str) -> str:
+    """``"/data/Doe/ct.nii"`` -> ``"ct.nii"``, ``"store_dir=/data/store"`` -> ``"store_dir=store"``."""
+    name, equals, value = argument.rpartition("=")
+    return f"{name}{equals}{Path(value).name}" if "/" in value or "\\" in value else argument
+
+
 def provenance(record: Mapping[str, Any]) -> dict[str, str]:
     """A record in words, for a report."""
     facts = {"command": " ".join(record["command"]), "finished": record["finished"], **record["environment"]}
-    hashes = {f"SHA-256 of {Path(file).name}": digest for file, digest in record["inputs_sha256"].items()}
+    hashes = {f"SHA-256 of {file}": digest for file, digest in record["inputs_sha256"].items()}
     return {**facts, **hashes}
