@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 FORMAT = 2
 """Counts up when the same files and grid would be stored otherwise; what is stored is then made anew."""
 
+NEEDED = frozenset(("shape", "class_counts", "lesions", "content_hash", "liver_ml", "tumor_ml", "geometry"))
+"""Of a case's facts; one that lacks any is made anew."""
 FACTS, IMAGE, LABEL, REFERENCE = "case.json", "image.b2nd", "label.b2nd", "reference.b2nd"
 LOCK = "store.lock"
 
@@ -352,9 +354,9 @@ def _read_facts(place: Path) -> dict[str, Any] | None:
     try:
         facts: dict[str, Any] = json.loads((place / FACTS).read_text(encoding="utf-8"))
         sizes = {name: (place / name).stat().st_size for name in facts["sizes"]}
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return facts if sizes == facts["sizes"] else None
+    return facts if sizes == facts["sizes"] and facts.keys() >= NEEDED else None
 
 
 def _write_case(case: Case, spec: ModelSpec, folder: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import os
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -30,6 +31,20 @@ HEAD_BYTES = 512
 
 Open = Callable[[str], BinaryIO]
 
+UNPACKABLE = (
+    *(
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        OverflowError,
+        struct.error,
+        zlib.error,
+    ),
+)
+"""What zipfile raises, by turns, for what it cannot unpack."""
+
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[tuple[list[str], Open]]:
@@ -48,7 +63,7 @@ def open_archive(path: Path) -> Iterator[tuple[list[str], Open]]:
                 entries = [entry for entry in archive.infolist() if not entry.is_dir()]
                 _require_possible(path, entries)
                 yield _visible(entry.filename for entry in entries), _in_zip(archive)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # damaged, exotic, encrypted
+        except UNPACKABLE as error:  # damaged, exotic, encrypted
             raise InputError(f"{path}: cannot be unpacked ({one_line(error)}); unpack it yourself") from error
     elif path.is_file():
         yield [path.name], _in_folder(path.parent)
