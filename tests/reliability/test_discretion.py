@@ -16,8 +16,8 @@ from dicom_export import export
 from liver_monai.data.phantom import make_phantom
 from liver_monai.io.nifti import build_nifti
 
-NAME, ID, BIRTH, STUDY, FOLDER = "Qzxname^Wvk", "ID-QZX-77123", "19330102", "20190817", "Qzxfolder"
-MARKERS = ("Qzxname", "Wvk", ID, BIRTH, STUDY, FOLDER)
+NAME, ID, BIRTH, STUDY, FOLDER = "Qzxname^Wvkplqzj", "ID-QZX-77123", "19330102", "20190817", "Qzxfolder"
+MARKERS = ("Qzxname", "Wvkplqzj", ID, BIRTH, STUDY, FOLDER)
 
 
 @pytest.fixture(scope="module")
