@@ -58,7 +58,14 @@ def commands_of(text: str) -> list[list[str]]:
     return [words for words in commands if words]
 
 
-def parse_command(words: list[str]) -> None:
+def our_commands(text: str) -> list[list[str]]:
+    """Of a script, the arguments of each ``liver-monai``, wherever in a line it stands."""
+    lines = text.replace("\\\n", " ").splitlines()
+    found = [re.search(r"(?:^|\s)liver-monai(?=\s)([^|;&>#]*)", line.partition("#")[0]) for line in lines]
+    return [shlex.split(each[1]) for each in found if each and each[1].strip()]
+
+
+def parse_command(arguments: list[str]) -> None:
     """Ask the command line whether it knows this command and its options; nothing runs.
 
     Raises:
@@ -67,10 +74,11 @@ def parse_command(words: list[str]) -> None:
     from liver_monai.cli import main
 
     command: click.Command = main
-    arguments = words[1:]
     while isinstance(command, click.Group) and arguments and arguments[0] in command.commands:
         command, arguments = command.commands[arguments[0]], arguments[1:]
-    command.make_context(" ".join(words), arguments).close()
+    with command.make_context(command.name or "", list(arguments)) as context:
+        if isinstance(command, click.Group):
+            command.resolve_command(context, arguments)
 
 
 def run_block(block: Block, names: dict[str, Any], *, is_quick: bool) -> str:

@@ -11,7 +11,7 @@ import click
 import nibabel as nib
 import numpy as np
 import pytest
-from code_blocks import EXECUTED, PARSED, ROOT, SHOWN, blocks_of, commands_of, pages, parse_command, run_block
+from code_blocks import EXECUTED, PARSED, ROOT, SHOWN, blocks_of, our_commands, pages, parse_command, run_block
 from dicom_export import export
 
 from liver_monai.cli import main
@@ -120,9 +120,8 @@ def test_commands_and_options_exist(page):
         if block.language == "py":
             compile(block.text, str(block), "exec")
         if block.language in {"bash", "sh"}:
-            for words in commands_of(block.text):
-                if words[0] == "liver-monai":
-                    parse_command(words)
+            for arguments in our_commands(block.text):
+                parse_command(arguments)
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
@@ -156,3 +155,16 @@ def commands_by_name(group: click.Group, above: str = ""):
             yield from commands_by_name(command, f"{above}{name} ")
         else:
             yield f"{above}{name}", command
+
+
+def test_commands_of_a_script_are_found():
+    script = 'pip install liver-monai\nOMP_NUM_THREADS=4 liver-monai train \\\n  -o RUN  # run\nsrun liver-monai "check" A > B'
+
+    assert our_commands(script) == [["train", "-o", "RUN"], ["check", "A"]]
+
+
+def test_options_that_do_not_exist_are_found():
+    with pytest.raises(click.NoSuchOption):
+        parse_command(["predict", "CTS", "-o", "MASKS", "--bundle", "RUN", "--no-such-option"])
+    with pytest.raises(click.UsageError):
+        parse_command(["bundle", "no-such-command"])
