@@ -158,7 +158,10 @@ def commands_by_name(group: click.Group, above: str = ""):
 
 
 def test_commands_of_a_script_are_found():
-    script = 'pip install liver-monai\nOMP_NUM_THREADS=4 liver-monai train \\\n  -o RUN  # run\nsrun liver-monai "check" A > B'
+    script = """pip install liver-monai
+OMP_NUM_THREADS=4 liver-monai train \\
+  -o RUN  # and so on
+srun liver-monai "check" A > B"""
 
     assert our_commands(script) == [["train", "-o", "RUN"], ["check", "A"]]
 
