@@ -97,4 +97,4 @@ def test_notebooks_run(notebook, tmp_path, monkeypatch):
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     content = nbformat.read(notebook, as_version=4)
-    NotebookClient(content, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(content, timeout=300, startup_timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
