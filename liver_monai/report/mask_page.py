@@ -16,6 +16,7 @@ from liver_monai.report.page import MISSING, CasePanel, Figure, Table, write_pag
 from liver_monai.report.pictures import RadiologicalView, draw_overlays
 from liver_monai.report.surface_picture import VIEWS, draw_surface
 from liver_monai.report.viewer import build_viewer
+from liver_monai.scoring.crop import occupied_box
 
 MAX_LESIONS = 12
 """On pictures; the table has more of them."""
@@ -143,7 +144,8 @@ def _size(lesion: Lesion) -> str:
 
 def _histogram(image: np.ndarray, mask: np.ndarray) -> Figure:
     said = "Share of the voxels of liver tissue and of tumours over their Hounsfield units; medians in the table"
-    return Figure(title="Brightness of liver and tumours", png=draw_histogram(image, mask), alt=said)
+    box = occupied_box(mask)
+    return Figure(title="Brightness of liver and tumours", png=draw_histogram(image[box], mask[box]), alt=said)
 
 
 def _stored_numbers(affine: np.ndarray, view: RadiologicalView) -> list[int]:
