@@ -33,7 +33,7 @@ from liver_monai.report.check import write_check_report
 from liver_monai.report.cohort import MAX_PANELS, CasePicture, write_evaluation_report, write_prediction_report
 from liver_monai.report.comparison import title_of, write_comparison_report
 from liver_monai.report.dicom_objects import object_paths, require_formats, write_objects
-from liver_monai.report.pictures import ForestRow, draw_forest_plot
+from liver_monai.report.intervals import ForestRow, draw_forest_plot
 from liver_monai.report.scan import read_scan
 from liver_monai.scoring.measures import TOLERANCE_MM
 

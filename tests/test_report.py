@@ -15,21 +15,19 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure as Picture
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
+from liver_monai.report.canvas import LIVER_COLOUR, TUMOR_COLOUR
+from liver_monai.report.overlays import draw_overlays, overlay_figure
 from liver_monai.report.page import MISSING, CasePanel, Figure, Table, write_page
-from liver_monai.report.pictures import (
+from liver_monai.report.plots import (
     LESION_KINDS,
-    LIVER_COLOUR,
-    TUMOR_COLOUR,
-    choose_slices,
     draw_lesion_plot,
-    draw_overlays,
     draw_score_plot,
     draw_training_curves,
     lesion_figure,
-    overlay_figure,
     score_figure,
     training_figure,
 )
+from liver_monai.report.view import choose_slices
 
 SPACING_MM = np.array([2.0, 4.0, 5.0])
 SHAPE = (100, 60, 16)  # 200 x 240 x 80 mm

@@ -15,14 +15,9 @@ from liver_monai.io.dicom.patient import Patient, read_patient
 from liver_monai.io.volumes import Source, read_mask, read_volume
 from liver_monai.report.findings import Findings
 from liver_monai.report.mask import write_scan
+from liver_monai.report.overlays import draw_overlays
 from liver_monai.report.page import MISSING, CasePanel, Figure, Table, write_page
-from liver_monai.report.pictures import (
-    LESION_KINDS,
-    draw_lesion_plot,
-    draw_overlays,
-    draw_reliability_plot,
-    draw_score_plot,
-)
+from liver_monai.report.plots import LESION_KINDS, draw_lesion_plot, draw_reliability_plot, draw_score_plot
 from liver_monai.report.scan import MaskedScan, read_scan
 from liver_monai.scoring.measures import MEASURES
 

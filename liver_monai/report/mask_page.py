@@ -12,9 +12,10 @@ import numpy as np
 from liver_monai.io.dicom.patient import Patient
 from liver_monai.report.findings import SUM_RULE, SUMMED, Findings, Lesion
 from liver_monai.report.mask_pictures import draw_histogram, draw_lesions
+from liver_monai.report.overlays import draw_overlays
 from liver_monai.report.page import MISSING, CasePanel, Figure, Table, write_page
-from liver_monai.report.pictures import RadiologicalView, draw_overlays
 from liver_monai.report.surface_picture import VIEWS, draw_surface
+from liver_monai.report.view import RadiologicalView
 from liver_monai.report.viewer import build_viewer
 from liver_monai.scoring.crop import occupied_box
 

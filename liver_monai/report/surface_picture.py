@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from scipy import ndimage
 
-from liver_monai.report.pictures import LIVER_COLOUR, TUMOR_COLOUR, RadiologicalView, figure_png, new_figure
+from liver_monai.report.canvas import LIVER_COLOUR, TUMOR_COLOUR, figure_png, new_figure
+from liver_monai.report.view import RadiologicalView
 from liver_monai.scoring.crop import occupied_box
 from liver_monai.spec import LIVER, TUMOR
 

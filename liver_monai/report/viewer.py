@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from liver_monai.report.canvas import LIVER_COLOUR, TUMOR_COLOUR
 from liver_monai.report.findings import Lesion, Line
 from liver_monai.report.mask_pictures import view_ends
-from liver_monai.report.pictures import LIVER_COLOUR, TUMOR_COLOUR, RadiologicalView
+from liver_monai.report.view import RadiologicalView
 
 SHOWN_HU = (-250.0, 400.0)
 """Grey values from 0 to 255: steps of 2.5 HU, less than the noise of a CT, for windows to choose from."""
