@@ -26,6 +26,8 @@ from liver_monai.spec import LIVER, TUMOR
 Style = Literal["solid", "dashed"]
 LINE_STYLES: dict[str, Style] = {"prediction": "solid", "reference": "dashed"}
 SHEET_WIDTH_INCH = 12.0
+STAMP_WIDTH = 224
+"""Pixels: twice what a table shows, for sharp screens."""
 
 
 def draw_overlays(
@@ -112,7 +114,7 @@ def draw_slice(panel: Axes, view: RadiologicalView, z: int, *, crop: Crop, hu_wi
         extent=(0, width_mm, 0, height_mm),
         interpolation="hanning",
     )
-    for name, mask in sorted(view.masks.items(), key=lambda item: item[0] != "reference"):  # prediction on top
+    for name, mask in sorted(view.masks.items(), key=_reference_first):
         labels = mask[crop.x, crop.y, z].T
         for region, colour in ((labels >= LIVER, LIVER_COLOUR), (labels == TUMOR, TUMOR_COLOUR)):
             draw_outline(panel, region, spacing_mm=view.spacing_mm, colour=colour, style=LINE_STYLES.get(name, "solid"))
@@ -176,12 +178,55 @@ def _outline_legend(names: Collection[str]) -> dict[str, Line2D]:
     }
 
 
+def draw_stamp(
+    image: np.ndarray,
+    masks: Mapping[str, np.ndarray],
+    *,
+    affine: np.ndarray,
+    hu_window: tuple[float, float] = (-100.0, 200.0),
+) -> bytes:
+    """The slice with most of the tumour, or the middle of the liver, as a JPEG ``STAMP_WIDTH`` wide.
+
+    Arguments are those of :func:`overlay_figure`; the edges of ``"reference"`` are white, below the others.
+    """
+    view = RadiologicalView.of(image, masks, np.asarray(affine, dtype=np.float64))
+    (z,) = choose_slices(list(view.masks.values()), n_slices=1)
+    crop = body_crop(view, [z])
+    size = STAMP_WIDTH, round(STAMP_WIDTH * view.height_mm(crop) / view.width_mm(crop))
+    low, high = hu_window
+    hu = np.asarray(view.image[crop.x, crop.y, z], dtype=np.float32)
+    gray = _resized(np.rint(np.clip((hu - low) / (high - low), 0, 1) * 255), size, Image.Resampling.BOX)
+    colours = np.repeat(gray[..., None], 3, axis=2)
+    for name, mask in sorted(view.masks.items(), key=_reference_first):
+        labels = _resized(mask[crop.x, crop.y, z], size, Image.Resampling.NEAREST)
+        _colour_edges(colours, labels, ("#ffffff", "#ffffff") if name == "reference" else (LIVER_COLOUR, TUMOR_COLOUR))
+    return _jpeg(colours)
+
+
 def draw_thumbnail(gray: np.ndarray, labels: np.ndarray) -> bytes:
     """A small picture as JPEG: ``(H, W)`` grey values with the edges of liver and tumours in ``(H, W)`` labels."""
     colours = np.repeat(gray[..., None], 3, axis=2)
-    for region, colour in ((labels >= LIVER, LIVER_COLOUR), (labels == TUMOR, TUMOR_COLOUR)):
+    _colour_edges(colours, labels, (LIVER_COLOUR, TUMOR_COLOUR))
+    return _jpeg(colours)
+
+
+def _reference_first(item: tuple[str, np.ndarray]) -> bool:
+    """So that predictions lie on top."""
+    return item[0] != "reference"
+
+
+def _resized(plane: np.ndarray, size: tuple[int, int], how: Image.Resampling) -> np.ndarray:
+    """``(X, Y)`` of left and front as ``(rows, columns)``, the front up."""
+    return np.asarray(Image.fromarray(np.ascontiguousarray(plane.T[::-1], dtype=np.uint8)).resize(size, how))
+
+
+def _colour_edges(picture: np.ndarray, labels: np.ndarray, colours: tuple[str, str]) -> None:
+    for region, colour in zip((labels >= LIVER, labels == TUMOR), colours, strict=True):
         edge = region & ~ndimage.binary_erosion(region)
-        colours[edge] = np.rint(np.array(to_rgb(colour)) * 255)
+        picture[edge] = np.rint(np.array(to_rgb(colour)) * 255)
+
+
+def _jpeg(picture: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(colours).save(buffer, format="jpeg", quality=85, subsampling=0)
+    Image.fromarray(picture).save(buffer, format="jpeg", quality=85, subsampling=0)
     return buffer.getvalue()
