@@ -199,7 +199,8 @@ def draw_stamp(
     colours = np.repeat(gray[..., None], 3, axis=2)
     for name, mask in sorted(view.masks.items(), key=_reference_first):
         labels = _resized(mask[crop.x, crop.y, z], size, Image.Resampling.NEAREST)
-        _colour_edges(colours, labels, ("#ffffff", "#ffffff") if name == "reference" else (LIVER_COLOUR, TUMOR_COLOUR))
+        edges = ("#ffffff", "#ffffff") if name == "reference" else (LIVER_COLOUR, TUMOR_COLOUR)
+        _colour_edges(colours, labels, edges, thickness=2)
     return _jpeg(colours)
 
 
@@ -220,9 +221,9 @@ def _resized(plane: np.ndarray, size: tuple[int, int], how: Image.Resampling) ->
     return np.asarray(Image.fromarray(np.ascontiguousarray(plane.T[::-1], dtype=np.uint8)).resize(size, how))
 
 
-def _colour_edges(picture: np.ndarray, labels: np.ndarray, colours: tuple[str, str]) -> None:
+def _colour_edges(picture: np.ndarray, labels: np.ndarray, colours: tuple[str, str], *, thickness: int = 1) -> None:
     for region, colour in zip((labels >= LIVER, labels == TUMOR), colours, strict=True):
-        edge = region & ~ndimage.binary_erosion(region)
+        edge = region & ~ndimage.binary_erosion(region, iterations=thickness)
         picture[edge] = np.rint(np.array(to_rgb(colour)) * 255)
 
 
