@@ -88,7 +88,7 @@ _CELLS: dict[str, Any] = {
     "volume (mL)": lambda lesion: lesion.volume_ml,
     "longest (mm)": lambda lesion: round(lesion.longest.length_mm),
     "perpen\N{SOFT HYPHEN}dicular (mm)": lambda lesion: round(lesion.perpendicular.length_mm),
-    "in 3-D (mm)": lambda lesion: round(lesion.maximum_mm),
+    "in 3\N{NON-BREAKING HYPHEN}D (mm)": lambda lesion: round(lesion.maximum_mm),
     "sphere (mm)": lambda lesion: round(lesion.sphere_mm),
     "slices": lambda lesion: f"{lesion.slices[0]}\N{EN DASH}{lesion.slices[1]}",
     "depth (mm)": lambda lesion: _whole(lesion.depth_mm),

@@ -112,7 +112,7 @@ class _Scan:
         in_file, in_patient = apply_affine(self.to_stored, ends), _patient_mm(self.affine, ends)
         return Line(
             length_mm=diameter.length_mm,
-            ends_voxel=(_point(in_file[0]), _point(in_file[1])),
+            ends_voxel=(_point(in_file[0], decimals=3), _point(in_file[1], decimals=3)),
             ends_mm=(_point(in_patient[0]), _point(in_patient[1])),
         )
 
@@ -210,6 +210,6 @@ def _patient_mm(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
     return np.asarray(apply_affine(affine, points) * (-1, -1, 1))
 
 
-def _point(values: np.ndarray) -> Point:
-    x, y, z = (float(value) for value in values.round(2))
+def _point(values: np.ndarray, *, decimals: int = 2) -> Point:
+    x, y, z = (float(value) for value in values.round(decimals))
     return x, y, z
