@@ -24,7 +24,7 @@ from liver_monai.scoring.measures import MEASURES
 MAX_PANELS = 4
 """Half a megabyte a contact sheet."""
 MAX_STAMPS = 300
-"""Twelve kilobytes a small picture as it stands in a page, which so stays below 4 MB, however many cases it has."""
+"""15 kB a small picture as it stands in a page: they take less than 5 MB, however many cases there are."""
 
 MAX_LESIONS = 200
 """A degenerate mask may hold thousands of specks; the page stays readable, the CSV file has them all."""

@@ -201,7 +201,7 @@ def draw_stamp(
         labels = _resized(mask[crop.x, crop.y, z], size, Image.Resampling.NEAREST)
         edges = ("#ffffff", "#ffffff") if name == "reference" else (LIVER_COLOUR, TUMOR_COLOUR)
         _colour_edges(colours, labels, edges, thickness=2)
-    return _jpeg(colours)
+    return _jpeg(colours, quality=70)
 
 
 def draw_thumbnail(gray: np.ndarray, labels: np.ndarray) -> bytes:
@@ -227,7 +227,7 @@ def _colour_edges(picture: np.ndarray, labels: np.ndarray, colours: tuple[str, s
         picture[edge] = np.rint(np.array(to_rgb(colour)) * 255)
 
 
-def _jpeg(picture: np.ndarray) -> bytes:
+def _jpeg(picture: np.ndarray, *, quality: int = 85) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="jpeg", quality=85, subsampling=0)
+    Image.fromarray(picture).save(buffer, format="jpeg", quality=quality, subsampling=0)
     return buffer.getvalue()
