@@ -251,7 +251,8 @@ def train(
     "bundles",
     required=True,
     multiple=True,
-    help="A trained run's folder; ./NAME if it is named like a shipped bundle. Several: their probabilities' mean.",
+    help="A trained run's folder, ./NAME if it is named like a shipped bundle; or a file that export made. Several: "
+    "their probabilities' mean.",
 )
 @OUT
 @DEVICE
@@ -491,6 +492,25 @@ def benchmark(
     if as_json:
         _print_json(content)
     _exit_for(len(content["slices"]) + len(content["failed"]), len(content["failed"]))
+
+
+@main.command()
+@click.argument("run", metavar="RUN")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The file: .ts, .onnx or .xml.")
+@click.option("--to", type=click.Choice(["torchscript", "onnx", "openvino"]), help="[default: as -o ends]")
+@click.option("--ct", type=click.Path(path_type=Path), help="To compare masks on.  [default: a phantom]")
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+@JSON
+def export(run: str, out: Path, to: str | None, ct: Path | None, overwrite: bool, as_json: bool) -> None:
+    """Write a trained run as one file that predict, and programs without this package, segment CTs with.
+
+    It holds what is to be done before and after the network, and is kept only if it gives the run's mask.
+    """
+    from liver_monai.engine.export import export as export_run
+
+    report = export_run(run, out=out, to=to, ct=ct, overwrite=overwrite, say=_say)
+    if as_json:
+        _print_json(report)
 
 
 @main.group()
