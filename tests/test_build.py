@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tomllib
 from importlib.metadata import version
@@ -88,3 +90,95 @@ def test_installed_wheel_finds_its_bundles(wheel: Path, tmp_path: Path) -> None:
 
     command = installed / "bin" / "liver-monai"
     assert version("liver-monai") in run(command, "--version", cwd=elsewhere, PYTHONPATH=str(installed))
+
+
+@pytest.fixture(scope="module")
+def fresh(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment of its own with the wheel; offline, so what it depends on is lent by the one that runs the tests.
+
+    A path in a .pth lends packages, but not what their own .pth would add: no editable install of the checkout.
+    """
+    folder = tmp_path_factory.mktemp("fresh")
+    run(sys.executable, "-m", "venv", folder, cwd=folder)
+    (site,) = folder.glob("lib/python*/site-packages")
+    (site / "lent.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    pip = ["-m", "pip", "--disable-pip-version-check", "install", "--no-deps", "--no-index", "--ignore-installed"]
+    run(folder / "bin" / "python", *pip, wheel, cwd=folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_fresh_environment_trains_and_predicts_with_what_the_wheel_brought(fresh: Path, tmp_path: Path) -> None:
+    """``resnet50`` on phantoms: two epochs of two steps, on a coarse grid."""
+    command = fresh / "bin" / "liver-monai"
+    where = run(fresh / "bin" / "python", "-c", "import liver_monai; print(liver_monai.__file__)", cwd=tmp_path)
+    assert Path(where.strip()).is_relative_to(fresh)
+    listed = run(command, "bundle", "list", cwd=tmp_path)
+    assert {line.split()[0] for line in listed.splitlines()} == {name.split("/")[1] for name in BUNDLE_FILES}
+
+    coarse = {"spec#spacing_mm": [6, 6, 10], "spec#roi_size": [48, 48], "slabs_per_epoch": 4, "batch_size": 2}
+    settings = [text for name, value in coarse.items() for text in ("--set", f"{name}={value}")]
+    run(command, "synth", "phantoms", "--cases", "3", "--shape", "64,64,16", cwd=tmp_path)
+    training = ("--bundle", "resnet50", "--data", "phantoms", "--epochs", "2", *settings)
+    run(command, "train", "-o", "run", *training, cwd=tmp_path)
+    run(command, "predict", "phantoms", "--bundle", "run", "-o", "masks", cwd=tmp_path)
+    assert len(list((tmp_path / "masks").glob("*.nii.gz"))) == 3
+    assert (tmp_path / "run" / "models" / "model.pt").stat().st_size > 50e6
+
+
+@pytest.mark.slow
+def test_a_fresh_environment_runs_the_demo(fresh: Path, tmp_path: Path) -> None:
+    run(fresh / "bin" / "liver-monai", "demo", "-o", "demo", cwd=tmp_path)
+    assert (tmp_path / "demo" / "evaluation" / "report.html").is_file()
+
+
+# The container
+
+
+@pytest.fixture(scope="module")
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile's instructions and their arguments, lines joined and comments left out."""
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    lines = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ").splitlines()
+    return [(name, " ".join(rest.split())) for name, _, rest in (line.partition(" ") for line in lines) if name]
+
+
+def stages(instructions: list[tuple[str, str]]) -> dict[str, list[tuple[str, str]]]:
+    """The instructions of each stage, with those of the stage it is made from before them."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for name, rest in instructions:
+        if name == "FROM":
+            source, _, stage = rest.partition(" AS ")
+            found[stage] = list(found.get(source, []))
+        found[stage].append((name, rest))
+    return found
+
+
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_a_container_runs_as_nobody_and_tries_itself_when_it_is_built(
+    instructions: list[tuple[str, str]], target: str
+) -> None:
+    known = {"FROM", "WORKDIR", "COPY", "RUN", "ENV", "USER", "ENTRYPOINT", "CMD"}
+    assert {name for name, _ in instructions} <= known
+    stage = stages(instructions)[target]
+    users = [rest for name, rest in stage if name == "USER"]
+    assert users[-1].isdecimal()  # by which Kubernetes knows that it is not root
+    assert int(users[-1]) > 0
+    assert ("ENTRYPOINT", '["liver-monai"]') in stage
+    assert stage[-1] == ("RUN", '["liver-monai", "doctor"]')
+    assert stage.index(("USER", users[-1])) < len(stage) - 1
+    installs = [rest for name, rest in stage if name == "RUN" and "pip install" in rest]
+    assert all("--constraint /opt/constraints.txt" in rest for rest in installs)
+
+
+def test_a_container_is_built_from_nothing_but_what_it_needs() -> None:
+    """All is left out, then what the wheel is built from is let in: no data set or run beside the code gets in."""
+    rules = [
+        line
+        for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    ]
+    assert rules[0] == "*"
+    let_in = {rule.removeprefix("!") for rule in rules if rule.startswith("!")}
+    assert let_in == {"LICENSE", "README.md", "pyproject.toml", "constraints.txt", "bundles", "liver_monai"}
+    assert all((ROOT / name).exists() for name in let_in)
