@@ -9,6 +9,7 @@ import sys
 import sysconfig
 import tarfile
 import tomllib
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from zipfile import ZipFile
@@ -62,7 +63,7 @@ def test_wheel_holds_more_than_modules(wheel: Path) -> None:
     names = set(ZipFile(wheel).namelist())
     assert "bundles/mobilenet/configs/train.json" in BUNDLE_FILES
     assert {f"liver_monai/{file}" for file in BUNDLE_FILES} <= names
-    assert {"liver_monai/report/page.html.j2", "liver_monai/py.typed"} <= names
+    assert {"liver_monai/report/page.html.j2", "liver_monai/model/recipe.schema.json", "liver_monai/py.typed"} <= names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 
@@ -107,28 +108,32 @@ def fresh(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def run_fresh(program: str, *arguments: str, fresh: Path, cwd: Path) -> str:
+    """A program of the fresh environment, which sees nothing of the checkout."""
+    return run(fresh / "bin" / program, *arguments, cwd=cwd, PYTHONPATH="")
+
+
 @pytest.mark.slow
 def test_a_fresh_environment_trains_and_predicts_with_what_the_wheel_brought(fresh: Path, tmp_path: Path) -> None:
     """``resnet50`` on phantoms: two epochs of two steps, on a coarse grid."""
-    command = fresh / "bin" / "liver-monai"
-    where = run(fresh / "bin" / "python", "-c", "import liver_monai; print(liver_monai.__file__)", cwd=tmp_path)
+    command = partial(run_fresh, "liver-monai", fresh=fresh, cwd=tmp_path)
+    where = run_fresh("python", "-c", "import liver_monai; print(liver_monai.__file__)", fresh=fresh, cwd=tmp_path)
     assert Path(where.strip()).is_relative_to(fresh)
-    listed = run(command, "bundle", "list", cwd=tmp_path)
+    listed = command("bundle", "list")
     assert {line.split()[0] for line in listed.splitlines()} == {name.split("/")[1] for name in BUNDLE_FILES}
 
     coarse = {"spec#spacing_mm": [6, 6, 10], "spec#roi_size": [48, 48], "slabs_per_epoch": 4, "batch_size": 2}
     settings = [text for name, value in coarse.items() for text in ("--set", f"{name}={value}")]
-    run(command, "synth", "phantoms", "--cases", "3", "--shape", "64,64,16", cwd=tmp_path)
-    training = ("--bundle", "resnet50", "--data", "phantoms", "--epochs", "2", *settings)
-    run(command, "train", "-o", "run", *training, cwd=tmp_path)
-    run(command, "predict", "phantoms", "--bundle", "run", "-o", "masks", cwd=tmp_path)
+    command("synth", "phantoms", "--cases", "3", "--shape", "64,64,16")
+    command("train", "--bundle", "resnet50", "--data", "phantoms", "-o", "run", "--epochs", "2", *settings)
+    command("predict", "phantoms", "--bundle", "run", "-o", "masks")
     assert len(list((tmp_path / "masks").glob("*.nii.gz"))) == 3
     assert (tmp_path / "run" / "models" / "model.pt").stat().st_size > 50e6
 
 
 @pytest.mark.slow
 def test_a_fresh_environment_runs_the_demo(fresh: Path, tmp_path: Path) -> None:
-    run(fresh / "bin" / "liver-monai", "demo", "-o", "demo", cwd=tmp_path)
+    run_fresh("liver-monai", "demo", "-o", "demo", fresh=fresh, cwd=tmp_path)
     assert (tmp_path / "demo" / "evaluation" / "report.html").is_file()
 
 

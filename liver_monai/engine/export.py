@@ -19,7 +19,7 @@ from liver_monai.io.files import file_hash, whole_file
 from liver_monai.io.record import environment, write_record
 from liver_monai.model.bundle import find_bundle, read_config, read_spec, weights_of
 from liver_monai.model.export import require_same_logits
-from liver_monai.model.formats import FORMATS, format_of
+from liver_monai.model.formats import FORMATS, Format, format_of
 from liver_monai.model.recipe import Recipe, read_recipe
 
 ON_CPU = Choices(device="cpu", runtime="torch")
@@ -64,13 +64,10 @@ def export(
     folder = _one_run(bundle)
     run = load_model(folder, choices=ON_CPU)
     recipe = recipe_of(folder)
-    with ExitStack() as stack:
-        file = stack.enter_context(whole_file(out))
-        if beside := FORMATS[name].beside:
-            stack.enter_context(whole_file(out.with_suffix(beside)))  # which is the first to get its name
-        FORMATS[name].write(_network(run), file, recipe)
-        parity = _held_against(run, file, ct, out)
-        size = sum(file.with_suffix(suffix).stat().st_size for suffix in (file.suffix, beside) if suffix)
+    try:
+        parity, size = _write(run, recipe, out, FORMATS[name], ct)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error}); choose another -o") from error
     report = {
         "file": str(out),
         "format": name,
@@ -82,6 +79,18 @@ def export(
     write_record(out.with_name(f"{out.name}.json"), inputs=inputs, **report)
     say(_describe(report, parity))
     return report
+
+
+def _write(run: Model, recipe: Recipe, out: Path, form: Format, ct: Path | None) -> tuple[Parity, int]:
+    """The file, and what belongs beside it, if it gives the run's mask; its parity, and its size in bytes."""
+    with ExitStack() as stack:
+        file = stack.enter_context(whole_file(out))
+        if form.beside:
+            stack.enter_context(whole_file(out.with_suffix(form.beside)))  # which is the first to get its name
+        form.write(_network(run), file, recipe)
+        parity = _held_against(run, file, ct, out)
+        size = sum(file.with_suffix(suffix).stat().st_size for suffix in (file.suffix, form.beside) if suffix)
+    return parity, size
 
 
 def recipe_of(bundle: Path) -> Recipe:

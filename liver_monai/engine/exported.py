@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -21,39 +22,35 @@ RUNTIMES = {"torchscript": "torch"}
 """Names of ``--runtime`` that are not the format's own."""
 
 
-class _Choices(Protocol):
-    """What counts here of ``inference.Choices``, which imports this module."""
-
-    @property
-    def device(self) -> str: ...
-
-    @property
-    def runtime(self) -> str: ...
-
-    @property
-    def overrides(self) -> Any: ...
-
-    def of_inferer(self) -> dict[str, Any]: ...
-
-
-def exported_parts(path: Path, *, choices: _Choices, output_dir: Path | None) -> dict[str, Any]:
+def exported_parts(
+    path: Path,
+    *,
+    device_name: str,
+    runtime: str,
+    inferer: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    output_dir: Path | None,
+) -> dict[str, Any]:
     """What ``inference.Model`` is made of.
 
     Args:
         path: what ``export`` made.
-        choices: where and how; the ids of overrides are ``inferer#...`` and ``postprocessing#...``, as in a bundle.
+        device_name: ``"auto"``, or torch's name of a device.
+        runtime: ``"auto"``, or the one that the file is made for.
+        inferer: chosen for ``SlabInferer``.
+        overrides: other values, by the ids ``inferer#...`` and ``postprocessing#...`` that they have in a bundle.
         output_dir: where masks go; ``None`` writes none.
 
     Raises:
         InputError: a file that ``export`` did not make, a device or runtime that it does not run on, or a value that
             cannot be there.
     """
-    device = _device(path, name=choices.device, runtime=choices.runtime)
+    device = _device(path, name=device_name, runtime=runtime)
     network, recipe = read_exported(path, device=device)
     config = {"inferer": dict(recipe.inferer), "postprocessing": dict(recipe.cleaning)}
-    override_config(config, choices.overrides)
+    override_config(config, overrides)
     try:
-        inferer = SlabInferer(recipe.spec, **{**config["inferer"], **choices.of_inferer()})
+        built = SlabInferer(recipe.spec, **{**config["inferer"], **inferer})
     except ValueError as error:
         raise InputError(f"{path}: its inferer cannot be built from these values ({one_line(error)})") from error
     if device.type == "cuda" and isinstance(network, TorchScriptNetwork):
@@ -62,7 +59,7 @@ def exported_parts(path: Path, *, choices: _Choices, output_dir: Path | None) ->
         "spec": recipe.spec,
         "network": network,
         "preprocessing": preprocessing(recipe.spec, by_slice=True),
-        "inferer": inferer,
+        "inferer": built,
         "postprocessing": postprocessing(output_dir=output_dir, **config["postprocessing"]),
         "device": device,
     }

@@ -154,7 +154,15 @@ def load_model(bundle: Bundles, *, choices: Choices = AS_BUNDLED, output_dir: Pa
 
 def _load_one(bundle: str | Path, *, choices: Choices, output_dir: Path | None) -> Model:
     if is_exported(bundle):
-        return Model(**exported_parts(Path(bundle).expanduser(), choices=choices, output_dir=output_dir))
+        parts = exported_parts(
+            Path(bundle).expanduser(),
+            device_name=choices.device,
+            runtime=choices.runtime,
+            inferer=choices.of_inferer(),
+            overrides=choices.overrides,
+            output_dir=output_dir,
+        )
+        return Model(**parts)
     device = find_device(choices.device)
     folder = find_bundle(bundle)
     path = folder / "configs" / "inference.json"
@@ -295,7 +303,7 @@ def segment(ct: Source, *, bundle: Bundles, device: str = "auto") -> MetaTensor:
 
     Args:
         ct: a volume's file, or a folder or zip with one DICOM volume.
-        bundle: a trained run's folder, or several, whose probabilities are averaged.
+        bundle: a trained run's folder or a file that ``export`` made; or several, whose probabilities are averaged.
         device: ``"auto"``, or torch's name of a device.
 
     Returns:
