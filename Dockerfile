@@ -17,15 +17,17 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
 
 FROM python:3.11-slim-bookworm AS base
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_ROOT_USER_ACTION=ignore \
     PIP_NO_CACHE_DIR=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     MPLBACKEND=Agg \
-    MPLCONFIGDIR=/tmp/matplotlib \
+    MPLCONFIGDIR=/var/cache/matplotlib \
     HF_HUB_OFFLINE=1
 # The last line: whatever asks for weights from a hub fails at once instead of waiting for a network.
 COPY constraints.txt /opt/constraints.txt
-RUN useradd --create-home --uid 10001 liver
+RUN useradd --create-home --uid 10001 liver \
+    && install --directory --mode=1777 /var/cache/matplotlib
 ENTRYPOINT ["liver-monai"]
 CMD ["--help"]
 

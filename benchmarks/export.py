@@ -41,11 +41,12 @@ NEEDS = {"torchscript": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Runs, kept for the next time.")
 @click.option("--ct", type=click.Path(exists=True, path_type=Path), help="To compare on.  [default: a phantom]")
 @click.option("--bundle", "bundles", multiple=True, help="Repeatable.  [default: all that ship]")
+@click.option("--to", "wanted", type=click.Choice(list(FORMATS)), multiple=True, help="[default: what is installed]")
 @click.option("--minutes", default=4.0, show_default=True, help="Of each training.")
-def main(out: Path, ct: Path | None, bundles: Sequence[str], minutes: float) -> None:
+def main(out: Path, ct: Path | None, bundles: Sequence[str], wanted: Sequence[str], minutes: float) -> None:
     """Print parity, speed and size of each bundle in each format, as a table in Markdown."""
     torch.set_num_threads(1)
-    formats = [name for name in FORMATS if find_spec(NEEDS[name])]
+    formats = wanted or [name for name in FORMATS if find_spec(NEEDS[name])]
     print("| bundle | format | MB | Dice liver, tumour | voxels that differ | largest difference of a logit | speed |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for bundle in bundles or list_bundles():
