@@ -7,6 +7,7 @@ import importlib.util
 import json
 import pickle
 import shutil
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -39,8 +40,14 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "onnx_consumer.py"
 def file_format(request):
     """Every format that can be written here."""
     if request.param == "openvino":
-        pytest.importorskip("openvino", reason="openvino is an extra")
+        need_openvino()
     return request.param
+
+
+def need_openvino():
+    """It is looked for and not imported: that is for the code to do, in its own way."""
+    if importlib.util.find_spec("openvino") is None:
+        pytest.skip("openvino is an extra")
 
 
 def brightness_network():
@@ -163,6 +170,16 @@ def test_a_file_and_its_run_are_an_ensemble(cli, run, cts, graph, tmp_path):
     expected = masks(cli, cts, run, tmp_path / "run")
     found = masks(cli, cts, graph, tmp_path / "both", "--bundle", run)
     assert all(np.count_nonzero(found[name] != mask) <= 5 for name, mask in expected.items())
+
+
+def test_openvino_does_not_report_that_it_is_used():
+    need_openvino()
+    script = (
+        "import sys; from liver_monai.model.openvino import import_openvino; import_openvino()\n"
+        "print([name for name in sys.modules if name.startswith('openvino_telemetry') and sys.modules[name]])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 # The consumer that knows nothing of this package

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -12,8 +13,19 @@ from liver_monai.errors import InputError, one_line
 from liver_monai.model.extras import import_extra
 from liver_monai.model.recipe import RECIPE_KEY
 
+REPORTER = "openvino_telemetry"
 AS_TRAINED = {"INFERENCE_PRECISION_HINT": "f32"}
 """OpenVINO computes in bfloat16 by itself where the CPU can."""
+
+
+def import_openvino() -> Any:
+    """OpenVINO, kept from reporting its use: it does so when it is imported, if the module that sends reports is there.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    sys.modules.setdefault(REPORTER, None)  # type: ignore[arg-type]  # None has Python take a module for missing
+    return import_extra("openvino", extra="openvino")
 
 
 class OpenvinoNetwork:
@@ -24,7 +36,7 @@ class OpenvinoNetwork:
     """
 
     def __init__(self, path: Path) -> None:
-        core = import_extra("openvino", extra="openvino").Core()
+        core = import_openvino().Core()
         options = {**AS_TRAINED, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         try:
             self._graph: Any = core.compile_model(core.read_model(path), "CPU", options)
@@ -45,7 +57,7 @@ def write_openvino(graph: Path, path: Path, *, recipe: str) -> None:
     Raises:
         InputError: OpenVINO is not installed.
     """
-    openvino = import_extra("openvino", extra="openvino")
+    openvino = import_openvino()
     model = openvino.Core().read_model(graph)
     model.set_rt_info(recipe, RECIPE_KEY)
     openvino.save_model(model, path, compress_to_fp16=False)
