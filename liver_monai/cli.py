@@ -251,7 +251,8 @@ def train(
     "bundles",
     required=True,
     multiple=True,
-    help="A trained run's folder; ./NAME if it is named like a shipped bundle. Several: their probabilities' mean.",
+    help="A trained run's folder, ./NAME if it is named like a shipped bundle; or a file that export made. Several: "
+    "their probabilities' mean.",
 )
 @OUT
 @DEVICE
@@ -422,15 +423,38 @@ def report(
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
 @SERIES
 @click.option("--ct", type=click.Path(path_type=Path), help="Of a mask: its CT, whose grid it is checked against.")
-@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
-def convert(source: Path, out: Path, series: str | None, ct: Path | None, overwrite: bool) -> None:
-    """Convert a CT or a mask: NIfTI, NRRD, MetaImage or DICOM in; .nii, .nii.gz, .nrrd or .mha out, and checked."""
+@click.option("--to", type=click.Choice(["nnunet"]), help="nnunet: IN is a data set or store, OUT a DatasetNNN_Name.")
+@click.option("--folds", type=click.Path(path_type=Path), help="Of a data set: CSV with case_id and fold.")
+@click.option("--overwrite", is_flag=True, help="Replace what is there.")
+def convert(
+    source: Path, out: Path, series: str | None, ct: Path | None, to: str | None, folds: Path | None, overwrite: bool
+) -> None:
+    """Convert a CT or a mask: NIfTI, NRRD, MetaImage or DICOM in; .nii, .nii.gz, .nrrd or .mha out, and checked.
+
+    With --to nnunet convert a data set, in any layout, to nnU-Net's.
+    """
+    if to == "nnunet":
+        if series or ct:
+            raise click.UsageError("--series and --ct are for single volumes; leave them out with --to nnunet")
+        _convert_dataset(source, out, folds=folds, overwrite=overwrite)
+        return
+    if folds:
+        raise click.UsageError("--folds is for data sets; give --to nnunet, too")
     from liver_monai.io.conversion import convert as convert_volume
 
     header = convert_volume(source, out, series=series, ct=ct, overwrite=overwrite)
     size = " x ".join(map(str, header.shape))
     spacing = " x ".join(f"{mm:.4g}" for mm in header.spacing_mm)
     _say(f"{out}: {size} voxels of {spacing} mm, {header.axis_codes}")
+
+
+def _convert_dataset(source: Path, out: Path, *, folds: Path | None, overwrite: bool) -> None:
+    from liver_monai.data.nnunet import write_nnunet
+
+    done = write_nnunet(source, out, folds=folds, overwrite=overwrite, say=_say)
+    splits = f"{done['n_folds']} folds in splits_final.json" if done["n_folds"] else "no folds, nnU-Net deals its own"
+    _say(f"{out}: {done['n']} cases, {len(done['excluded'])} excluded, {done['n_failed']} failed; {splits}")
+    _exit_for(done["n"] + done["n_failed"], done["n_failed"])
 
 
 @main.command()
@@ -491,6 +515,25 @@ def benchmark(
     if as_json:
         _print_json(content)
     _exit_for(len(content["slices"]) + len(content["failed"]), len(content["failed"]))
+
+
+@main.command()
+@click.argument("run", metavar="RUN")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The file: .ts, .onnx or .xml.")
+@click.option("--to", type=click.Choice(["torchscript", "onnx", "openvino"]), help="[default: as -o ends]")
+@click.option("--ct", type=click.Path(path_type=Path), help="To compare masks on.  [default: a phantom]")
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+@JSON
+def export(run: str, out: Path, to: str | None, ct: Path | None, overwrite: bool, as_json: bool) -> None:
+    """Write a trained run as one file that predict, and programs without this package, segment CTs with.
+
+    It holds what is to be done before and after the network, and is kept only if it gives the run's mask.
+    """
+    from liver_monai.engine.export import export as export_run
+
+    report = export_run(run, out=out, to=to, ct=ct, overwrite=overwrite, say=_say)
+    if as_json:
+        _print_json(report)
 
 
 @main.group()

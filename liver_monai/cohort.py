@@ -28,12 +28,12 @@ from liver_monai.io.files import whole_file, write_json
 from liver_monai.io.probabilities import STRUCTURES, probability_file
 from liver_monai.io.record import provenance, write_record
 from liver_monai.io.volumes import strip_suffix
-from liver_monai.model.bundle import find_bundle
+from liver_monai.model.bundle import weights_of
 from liver_monai.report.check import write_check_report
-from liver_monai.report.cohort import MAX_PANELS, CasePicture, write_evaluation_report, write_prediction_report
+from liver_monai.report.cohort import MAX_STAMPS, CasePicture, write_evaluation_report, write_prediction_report
 from liver_monai.report.comparison import title_of, write_comparison_report
 from liver_monai.report.dicom_objects import object_paths, require_formats, write_objects
-from liver_monai.report.pictures import ForestRow, draw_forest_plot
+from liver_monai.report.intervals import ForestRow, draw_forest_plot
 from liver_monai.report.scan import read_scan
 from liver_monai.scoring.measures import TOLERANCE_MM
 
@@ -144,7 +144,7 @@ def predict_cohort(
         rows.append({**_prediction_row(result), "dicom_error": _write_case_objects(result, out, to=extras.to)})
         write_csv(out / "cases.csv", [*_rows_of_others(out / "cases.csv", rows), *rows])
         say(_describe_prediction(result, to=extras.to, dicom_error=rows[-1]["dicom_error"]))
-    weights = [find_bundle(each) / "models" / "model.pt" for each in bundles_of(bundle)]
+    weights = [weights_of(each) for each in bundles_of(bundle)]
     inputs = [*weights, *(result.case.image for result in results if not result.error)]
     record = write_record(out / "record.json", inputs=inputs, settings=asdict(choices), cases=rows)
     if extras.report:
@@ -361,7 +361,7 @@ def _worst_first(scores: Sequence[Score]) -> list[Score]:
         values = [row.get(name) for name in ("liver_dice", "tumor_dice", "slice_iou")]
         return sum(1.0 if value is None else float(value) for value in values)
 
-    return sorted(drawable, key=quality)[:MAX_PANELS]
+    return sorted(drawable, key=quality)[:MAX_STAMPS]
 
 
 def _score_picture(score: Score) -> CasePicture:

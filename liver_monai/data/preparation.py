@@ -67,6 +67,13 @@ def open_dataset(dataset_dir: str | Path) -> CuratedCases:
     return _read_index(Path(dataset_dir).expanduser()) if is_store(dataset_dir) else curated_cases(dataset_dir)
 
 
+def licence_of(dataset_dir: str | Path) -> str:
+    """What is known of the licence of a data set, or of that which a store was prepared from."""
+    if not is_store(dataset_dir):
+        return licence_note(dataset_dir)
+    return str(_index(Path(dataset_dir).expanduser()).get("licence", ""))
+
+
 def known_burden(dataset_dir: str | Path) -> dict[str, float]:
     """The tumours' share of the liver by case_id: known of a store, and of nothing else without reading its masks."""
     if not is_store(dataset_dir):

@@ -16,6 +16,7 @@ from monai.data import MetaTensor
 from liver_monai.data.cases import Case
 from liver_monai.engine.device import find_device, keep_freed_memory
 from liver_monai.engine.ensemble import Ensemble
+from liver_monai.engine.exported import exported_parts
 from liver_monai.engine.inferer import batch_of_one
 from liver_monai.engine.postprocess import mask_path
 from liver_monai.engine.read_ahead import read_ahead
@@ -32,6 +33,7 @@ from liver_monai.model.bundle import (
     refusing_values,
 )
 from liver_monai.model.export import Logits
+from liver_monai.model.formats import is_exported
 from liver_monai.model.weights import load_weights
 from liver_monai.spec import LIVER, TUMOR, ModelSpec
 
@@ -133,8 +135,8 @@ def load_model(bundle: Bundles, *, choices: Choices = AS_BUNDLED, output_dir: Pa
     """Build the network of a trained bundle and load its weights; or those of several, which are then one.
 
     Args:
-        bundle: a run's folder; or several, whose probabilities are averaged. What is not a network's own, such as the
-            cleaning of masks, is taken from the first.
+        bundle: a run's folder or a file that ``export`` made; or several, whose probabilities are averaged. What is
+            not a network's own, such as the cleaning of masks, is taken from the first.
         choices: where and how.
         output_dir: where ``Model.segment`` writes masks; ``None`` writes none.
 
@@ -151,6 +153,16 @@ def load_model(bundle: Bundles, *, choices: Choices = AS_BUNDLED, output_dir: Pa
 
 
 def _load_one(bundle: str | Path, *, choices: Choices, output_dir: Path | None) -> Model:
+    if is_exported(bundle):
+        parts = exported_parts(
+            Path(bundle).expanduser(),
+            device_name=choices.device,
+            runtime=choices.runtime,
+            inferer=choices.of_inferer(),
+            overrides=choices.overrides,
+            output_dir=output_dir,
+        )
+        return Model(**parts)
     device = find_device(choices.device)
     folder = find_bundle(bundle)
     path = folder / "configs" / "inference.json"
@@ -291,7 +303,7 @@ def segment(ct: Source, *, bundle: Bundles, device: str = "auto") -> MetaTensor:
 
     Args:
         ct: a volume's file, or a folder or zip with one DICOM volume.
-        bundle: a trained run's folder, or several, whose probabilities are averaged.
+        bundle: a trained run's folder or a file that ``export`` made; or several, whose probabilities are averaged.
         device: ``"auto"``, or torch's name of a device.
 
     Returns:
