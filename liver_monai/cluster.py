@@ -7,10 +7,11 @@ import logging
 import os
 import pickle
 import platform
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -108,11 +109,14 @@ class Cluster:
 
 
 @contextmanager
-def open_cluster(scheduler: str, *, say: Callable[[str], None] = print) -> Iterator[Cluster]:
+def open_cluster(
+    scheduler: str, *, gpus: Sequence[str] | None = None, say: Callable[[str], None] = print
+) -> Iterator[Cluster]:
     """A cluster that is there, or processes of this machine that end with this one.
 
     Args:
         scheduler: ``tcp://HOST:PORT`` or ``local:N``.
+        gpus: of local processes, each of which sees one of them; by default all that this process may use.
         say: takes a line for people.
 
     Raises:
@@ -123,11 +127,12 @@ def open_cluster(scheduler: str, *, say: Callable[[str], None] = print) -> Itera
         from distributed import Client
     except ImportError as error:
         raise InputError("--scheduler needs Dask; pip install 'liver-monai[cluster]'") from error
+    gpus = visible_gpus() if gpus is None else gpus
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(QUIET))
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         if scheduler.startswith(LOCAL):
-            scheduler = stack.enter_context(_local_cluster(_count(scheduler))).scheduler_address
+            scheduler = stack.enter_context(_local_cluster(_count(scheduler), gpus)).scheduler_address
         elif not scheduler.startswith(TCP):
             raise InputError(f"--scheduler {scheduler}: is no address; give {FORMS}")
         try:
@@ -147,24 +152,38 @@ def _count(scheduler: str) -> int:
 
 
 @contextmanager
-def _local_cluster(n: int) -> Iterator[Any]:
+def _local_cluster(n: int, gpus: Sequence[str]) -> Iterator[Any]:
     """A scheduler in this process and ``n`` others of one thread each, to be reached from this machine only."""
+    import dask
     from distributed import Nanny, Scheduler, SpecCluster
 
-    gpus = visible_gpus()
     here = {"host": HERE_ONLY, "dashboard": False, "dashboard_address": f"{HERE_ONLY}:0"}
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        options = {
-            **here,
-            "nthreads": 1,
-            "memory_limit": 0,
-            "local_directory": folder,
-            "silence_logs": logging.CRITICAL,
-        }
-        workers = {number: {"cls": Nanny, "options": {**options, "env": gpu_of(number, gpus)}} for number in range(n)}
-        scheduler = {"cls": Scheduler, "options": {**here, "port": 0, "allowed_failures": MAX_KILLED - 1}}
-        with SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster:
+    options = {
+        **here,
+        "nthreads": 1,
+        "memory_limit": 0,
+        "silence_logs": logging.CRITICAL,
+        "preload": [__name__],
+    }
+    workers = {number: {"cls": Nanny, "options": {**options, "env": gpu_of(number, gpus)}} for number in range(n)}
+    scheduler = {"cls": Scheduler, "options": {**here, "port": 0, "allowed_failures": MAX_KILLED - 1}}
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        dask.config.set({"temporary-directory": folder}),
+        SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster,
+    ):
+        try:
             yield cluster
+        finally:
+            for nanny in cluster.workers.values():  # which would wait for the case at hand, though nobody does
+                nanny.close_gracefully()
+                with suppress(ProcessLookupError, TypeError):  # it has ended, or is not there yet
+                    os.kill(nanny.pid, signal.SIGKILL)
+
+
+def dask_setup(_: Any) -> None:
+    """Dask calls this in a process that begins to work: Ctrl-C is the first process's to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def visible_gpus() -> list[str]:
