@@ -232,9 +232,11 @@ def train(
 ) -> None:
     """Train a bundle. The finished run is a bundle, too: predict, MONAI and others take it as it is.
 
-    On SIGTERM a checkpoint is saved and the exit code is 143; --resume goes on from there.
+    On SIGTERM a checkpoint is saved and the exit code is 143; --resume goes on from there. Under torchrun several
+    processes train as one.
     """
     from liver_monai.engine.cross_validation import train_folds
+    from liver_monai.engine.together import is_first
     from liver_monai.engine.training import train as train_bundle
     from liver_monai.model.bundle import parse_override
 
@@ -251,7 +253,8 @@ def train(
         train_folds(bundle=bundle, data=data, out=out, overrides=overrides, resume=resume, say=_say)
     else:
         train_bundle(bundle=bundle, data=data, out=out, overrides=overrides, resume=resume)
-    _say(f"trained: {out}")
+    if is_first():
+        _say(f"trained: {out}")
 
 
 @main.command()
