@@ -90,9 +90,7 @@ class Cluster:
         except KilledWorker:
             return killed(*task)
         except ModuleNotFoundError as error:
-            raise InputError(
-                f"{self.address}: a worker lacks {error.name}; install there what is installed here"
-            ) from error
+            raise InputError(f"{self.address}: a worker lacks {error.name}; install there what is here") from error
         return result
 
     @contextmanager
@@ -207,9 +205,7 @@ def _run(task: bytes, *, version: str, folder: str) -> Any:
     n_threads = get_worker().state.nthreads
     here = f"worker {get_worker().address} on {platform.node()}"
     if version != __version__:
-        raise InputError(
-            f"{here}: has liver-monai {__version__}, and the command {version}; install the same everywhere"
-        )
+        raise InputError(f"{here}: has liver-monai {__version__}, the command {version}; install the same everywhere")
     if n_threads > 1:
         raise InputError(f"{here}: does {n_threads} tasks at a time; start it with --nthreads 1")
     try:

@@ -23,7 +23,7 @@ from liver_monai.engine.evaluation import Score, evaluate, lesion_rows, score_ro
 from liver_monai.engine.inference import AS_BUNDLED, Bundles, Choices, Prediction, bundles_of, predict
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.dicom import DicomVolume
-from liver_monai.io.files import whole_file, write_json
+from liver_monai.io.files import Pace, whole_file, write_json
 from liver_monai.io.probabilities import STRUCTURES, probability_file
 from liver_monai.io.record import provenance, write_record
 from liver_monai.io.volumes import strip_suffix
@@ -128,17 +128,25 @@ def predict_cohort(
 ) -> list[dict[str, Any]]:
     """Predict CTs, in this process or by ``pool``; a row a case, failed ones included.
 
-    After each case its row stands in ``cases.csv``, beside those of cases that earlier commands put into the folder.
+    Rows go to ``cases.csv`` as they are there, beside those of cases that earlier commands put into the folder: after
+    each case, unless they are so many that this would take a tenth of the time.
     """
     require_formats(extras.to)
     results: list[Prediction] = []
     rows: list[dict[str, Any]] = []
     stream = predict(cases, bundle=bundle, out=out, choices=choices, pool=pool, resume=resume, overwrite=overwrite)
-    for result in tqdm(stream, total=len(cases), desc="predicting", unit="case", disable=None):
-        results.append(result)
-        rows.append({**_prediction_row(result), "dicom_error": _write_case_objects(result, out, to=extras.to)})
-        write_csv(out / "cases.csv", [*_rows_of_others(out / "cases.csv", rows), *rows])
-        say(_describe_prediction(result, to=extras.to, dicom_error=rows[-1]["dicom_error"]))
+    pace = Pace(rest=10)
+    try:
+        for result in tqdm(stream, total=len(cases), desc="predicting", unit="case", disable=None):
+            results.append(result)
+            rows.append({**_prediction_row(result), "dicom_error": _write_case_objects(result, out, to=extras.to)})
+            if pace.is_due():
+                with pace.taken():
+                    _write_rows(out / "cases.csv", rows)
+            say(_describe_prediction(result, to=extras.to, dicom_error=rows[-1]["dicom_error"]))
+    finally:  # however it ends
+        if rows:
+            _write_rows(out / "cases.csv", rows)
     weights = [find_bundle(each) / "models" / "model.pt" for each in bundles_of(bundle)]
     inputs = [*weights, *(result.case.image for result in results if not result.error)]
     record = write_record(out / "record.json", inputs=inputs, settings=asdict(choices), cases=rows)
@@ -314,6 +322,10 @@ def _prediction_row(result: Prediction) -> dict[str, Any]:
         "seconds": round(result.seconds, 3),
         "error": result.error,
     }
+
+
+def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    write_csv(path, [*_rows_of_others(path, rows), *rows])
 
 
 def _rows_of_others(path: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

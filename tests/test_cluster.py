@@ -181,6 +181,7 @@ def test_a_bundle_that_is_trained_anew_is_loaded_anew(cluster, phantom_dataset, 
         predict_cohort(cases, bundle=run, out=tmp_path / "after", choices=ON_CPU, pool=cluster, say=str)
 
 
+@pytest.mark.slow
 def test_a_cluster_checks_prepares_and_scores_what_one_process_does(cluster, phantom_dataset, tmp_path):
     spec = read_spec(find_bundle("mobilenet"))
     labels = phantom_dataset / "labelsTr"
