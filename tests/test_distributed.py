@@ -171,18 +171,19 @@ def whole(ten_phantoms, tmp_path_factory):
     assert process.returncode == 0, said
     assert said.count("trained: ") == 1
     assert not hidden_in(run)
-    assert not refused_anew(run, ten_phantoms)
     return run
 
 
-def refused_anew(run: Path, data: Path) -> bool:
-    """Whether torchrun, told to start what fails again, changes a run that is there."""
-    before = {file: file.stat().st_mtime_ns for file in run.rglob("*")}
-    process = torchrun(run, *training_of(data), max_restarts=1)
+@pytest.mark.slow
+def test_a_run_of_another_job_is_refused_at_every_restart(ten_phantoms, whole):
+    before = {file: file.stat().st_mtime_ns for file in whole.rglob("*")}
+
+    process = torchrun(whole, *training_of(ten_phantoms), max_restarts=1)
     said, _ = process.communicate()
+
     assert process.returncode != 0
-    assert "holds a run already" in said
-    return before != {file: file.stat().st_mtime_ns for file in run.rglob("*")}
+    assert said.count("holds a run already") == 2
+    assert before == {file: file.stat().st_mtime_ns for file in whole.rglob("*")}
 
 
 def assert_same(run: Path, whole: Path) -> None:

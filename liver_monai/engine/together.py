@@ -9,8 +9,10 @@ from pathlib import Path
 
 import torch
 from torch import distributed
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore  # torch.distributed has them, unknown to mypy
 
 from liver_monai.data.store import process_rank
+from liver_monai.errors import InputError
 from liver_monai.io.files import whole_file
 
 BEGUN_BY = ".torchrun"
@@ -23,11 +25,41 @@ def is_first() -> bool:
 
 
 def join() -> None:
-    """Make the processes of torchrun one group, on GPUs if there are any; without torchrun, do nothing."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    """Make the processes of torchrun one group, on GPUs if there are any; without torchrun, do nothing.
+
+    Raises:
+        InputError: processes of several machines that could not find each other after a restart.
+    """
+    n_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if n_processes == 1 or distributed.is_initialized():
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    store = _store_of_attempt()
+    if store is None:
+        distributed.init_process_group(backend)
+    else:
+        distributed.init_process_group(backend, store=store, rank=int(os.environ["RANK"]), world_size=n_processes)
+
+
+def _store_of_attempt() -> Store | None:
+    """Where the processes of this attempt find each other; ``None`` is where torch looks by itself.
+
+    torchrun keeps one place for all attempts, in which the addresses of processes that are no more would be found, and
+    waited for (https://github.com/pytorch/pytorch/issues/135712). On one machine its count of restarts tells attempts
+    apart; each machine has a count of its own.
+    """
+    may_restart = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+    if not may_restart or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    if int(os.environ.get("GROUP_WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "--max-restarts: processes of several machines would wait for those of the first attempt; set "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun on each"
+        )
+    shared = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    return PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", shared)
 
 
 def first_does(call: Callable[[], None]) -> None:
