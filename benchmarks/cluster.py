@@ -20,11 +20,13 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import nibabel as nib
 import numpy as np
+import psutil
 
 from liver_monai.cluster import open_cluster
 from liver_monai.cohort import predict_cohort
@@ -64,18 +66,18 @@ def main(parts: Sequence[str], cases: int, shape: str, tiny: int, files: int) ->
 
 
 def time_scaling(folder: Path, *, n: int, shape: tuple[int, ...]) -> None:
-    """Wall seconds a case, and how much faster two workers are than one."""
+    """How much faster two workers are than one."""
     write_phantoms(folder / "cts", n_cases=n, shape=shape, seed=0)
     cases = find_images([folder / "cts"])
     bundle = make_bundle(folder / "bundle", {})
-    seconds = {"this process": seconds_a_case(cases, bundle, folder / "alone", None)}
+    costs = {"this process": cost_of_predicting(cases, bundle, folder / "alone", None)}
     for n_workers in (1, 2):
         with open_cluster(f"local:{n_workers}") as cluster:
             warm_up(cluster, n_workers, cases, bundle, folder)
-            seconds[f"workers: {n_workers}"] = seconds_a_case(cases, bundle, folder / f"by{n_workers}", cluster)
+            costs[f"workers: {n_workers}"] = cost_of_predicting(cases, bundle, folder / f"by{n_workers}", cluster)
     print(f"scaling: {n} phantoms of {' x '.join(map(str, shape))} voxels, mobilenet")
-    for name, value in seconds.items():
-        print(f"  {name:14}{value:8.3f} s a case, {seconds['workers: 1'] / value:5.2f} times as fast as one worker")
+    for name, cost in costs.items():
+        print(f"  {name:14}{cost}, {costs['workers: 1'].wall_ms / cost.wall_ms:5.2f} times as fast as one worker")
 
 
 def time_overhead(folder: Path, *, n: int) -> None:
@@ -83,21 +85,16 @@ def time_overhead(folder: Path, *, n: int) -> None:
     write_tiny(folder / "cts", n)
     cases = find_images([folder / "cts"])
     bundle = make_bundle(folder / "bundle", TINY_GRID)
-    alone = seconds_a_case(cases, bundle, folder / "alone", None)
+    print(f"overhead: {n} CTs of {' x '.join(map(str, TINY))} voxels")
+    print(f"  this process            {cost_of_predicting(cases, bundle, folder / 'alone', None)}")
     with open_cluster("local:1") as cluster:
         warm_up(cluster, 1, cases, bundle, folder)
-        by_worker = seconds_a_case(cases, bundle, folder / "by1", cluster)
-        started_s = time.perf_counter()
-        predict_cohort(cases, bundle=bundle, out=folder / "cohort", choices=ON_CPU, pool=cluster, say=len)
-        cohort = (time.perf_counter() - started_s) / n
-        started_s = time.perf_counter()
-        list(cluster.results(abs, [(number,) for number in range(n)], killed=abs))
-        nothing = (time.perf_counter() - started_s) / n
-    print(f"overhead: {n} CTs of {' x '.join(map(str, TINY))} voxels")
-    print(f"  this process {1000 * alone:8.1f} ms a case")
-    print(f"  one worker   {1000 * by_worker:8.1f} ms a case: {1000 * (by_worker - alone):.1f} ms more")
-    print(f"  with cases.csv, record.json {1000 * cohort:8.1f} ms a case")
-    print(f"  a task that does nothing    {1000 * nothing:8.1f} ms")
+        print(f"  one worker              {cost_of_predicting(cases, bundle, folder / 'by1', cluster)}")
+        out = folder / "cohort"
+        with_files = cost(lambda: predict_cohort(cases, bundle=bundle, out=out, pool=cluster, say=len), n)
+        print(f"  and cases.csv, record   {with_files}")
+        tasks = [(number,) for number in range(n)]
+        print(f"  tasks that do nothing   {cost(lambda: list(cluster.results(abs, tasks, killed=abs)), n)}")
 
 
 def time_limits(folder: Path, *, n_most: int) -> None:
@@ -158,16 +155,38 @@ def warm_up(cluster: Pool, n_workers: int, cases: Sequence[Case], bundle: Path, 
     list(predict(some, bundle=bundle, out=folder / f"warm{n_workers}", choices=ON_CPU, pool=cluster))
 
 
-def seconds_a_case(cases: Sequence[Case], bundle: Path, out: Path, pool: Pool | None) -> float:
+def cost_of_predicting(cases: Sequence[Case], bundle: Path, out: Path, pool: Pool | None) -> Cost:
     """From the first result to the last, so that neither imports nor loading count."""
     stream = predict(cases, bundle=bundle, out=out, choices=ON_CPU, pool=pool)
     failed = [next(stream).error]
-    started_s = time.perf_counter()
-    failed += [prediction.error for prediction in stream]
-    seconds = time.perf_counter() - started_s
+    found = cost(lambda: failed.extend(prediction.error for prediction in stream), len(cases) - 1)
     if any(failed):
         raise SystemExit(f"failed: {max(failed)}")
-    return seconds / (len(cases) - 1)
+    return found
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a case: wall time, and processor time of all processes, which a busy machine changes less."""
+
+    wall_ms: float
+    cpu_ms: float
+
+    def __str__(self) -> str:
+        return f"{self.wall_ms:9.1f} ms a case, {self.cpu_ms:9.1f} ms of processors"
+
+
+def cost(call: Callable[[], object], n: int) -> Cost:
+    """Of one of ``n`` cases."""
+    wall_s, cpu_s = time.perf_counter(), processor_s()
+    call()
+    return Cost(1000 * (time.perf_counter() - wall_s) / n, 1000 * (processor_s() - cpu_s) / n)
+
+
+def processor_s() -> float:
+    """Of this process and those that it has started."""
+    times = [process.cpu_times() for process in (psutil.Process(), *psutil.Process().children(recursive=True))]
+    return sum(each.user + each.system for each in times)
 
 
 if __name__ == "__main__":
