@@ -30,10 +30,10 @@ from liver_monai.io.volumes import strip_suffix
 from liver_monai.model.bundle import find_bundle
 from liver_monai.processes import Pool, processes_for
 from liver_monai.report.check import write_check_report
-from liver_monai.report.cohort import MAX_PANELS, CasePicture, write_evaluation_report, write_prediction_report
+from liver_monai.report.cohort import MAX_STAMPS, CasePicture, write_evaluation_report, write_prediction_report
 from liver_monai.report.comparison import title_of, write_comparison_report
 from liver_monai.report.dicom_objects import object_paths, require_formats, write_objects
-from liver_monai.report.pictures import ForestRow, draw_forest_plot
+from liver_monai.report.intervals import ForestRow, draw_forest_plot
 from liver_monai.report.scan import read_scan
 from liver_monai.scoring.measures import TOLERANCE_MM
 
@@ -372,7 +372,7 @@ def _worst_first(scores: Sequence[Score]) -> list[Score]:
         values = [row.get(name) for name in ("liver_dice", "tumor_dice", "slice_iou")]
         return sum(1.0 if value is None else float(value) for value in values)
 
-    return sorted(drawable, key=quality)[:MAX_PANELS]
+    return sorted(drawable, key=quality)[:MAX_STAMPS]
 
 
 def _score_picture(score: Score) -> CasePicture:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from dicom_export import ct_slices, write
+from empty_files import ids, msd, touch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,25 +16,6 @@ from liver_monai.data.cases import Case, case_id_of, find_images, find_masks, pa
 from liver_monai.data.layouts import find_cases, find_references
 from liver_monai.errors import InputError
 from liver_monai.io.dicom import DicomVolume
-
-
-def touch(folder, *names):
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return folder
-
-
-def msd(folder, *names):
-    """A folder in MSD layout, listed in the order of the names."""
-    touch(folder, *[f"{kind}/{name}.nii.gz" for kind in ("imagesTr", "labelsTr") for name in names])
-    entries = [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in names]
-    (folder / "dataset.json").write_text(json.dumps({"training": entries}))
-    return folder
-
-
-def ids(cases):
-    return [case.case_id for case in cases]
 
 
 @pytest.mark.parametrize(

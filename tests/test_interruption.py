@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from monai.handlers import LrScheduleHandler
 from torch.utils.data import DataLoader, Dataset
+from training_state import assert_equal, load, rows
 
 from liver_monai.data.draws import DrawSampler
 from liver_monai.engine.averaging import AverageHandler, average_weights
@@ -69,27 +69,6 @@ def train(folder, *, epochs=3, asked_in=None, resume=False):
     trainer.add_event_handler(Events.ITERATION_STARTED, ask)
     trainer.run()
     return folder
-
-
-def load(folder):
-    return torch.load(folder / "checkpoint.pth", weights_only=True)
-
-
-def rows(folder):
-    with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
-        return [{name: row[name] for name in row.keys() - {"minutes"}} for row in csv.DictReader(file)]
-
-
-def assert_equal(a, b):
-    """Nested dictionaries of tensors and numbers, to the bit."""
-    if isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for name in a:
-            assert_equal(a[name], b[name])
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b)
-    else:
-        assert a == b
 
 
 @pytest.mark.parametrize("steps", [(1,), (2,), (3,), (4,), (5, 6, 8), (1, 2, 3, 4, 5, 6, 7, 8)])

@@ -5,29 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from empty_files import ids, msd, touch
 
 from liver_monai.data.cases import Case, Reference
 from liver_monai.data.layouts import find_cases, find_references, licence_note, recognize
 from liver_monai.errors import InputError
-
-
-def touch(folder, *names):
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return folder
-
-
-def msd(folder, *names):
-    """A folder in MSD layout, listed in the order of the names."""
-    touch(folder, *[f"{kind}/{name}.nii.gz" for kind in ("imagesTr", "labelsTr") for name in names])
-    entries = [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in names]
-    (folder / "dataset.json").write_text(json.dumps({"training": entries}))
-    return folder
-
-
-def ids(cases):
-    return [case.case_id for case in cases]
 
 
 def test_an_msd_folder(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import random
 import signal
@@ -16,6 +15,7 @@ import torch
 from conftest import QUICK_TRAINING, as_options
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer
+from training_state import assert_equal, load, rows
 
 from liver_monai.engine.averaging import AverageHandler, average_weights
 from liver_monai.engine.checkpoint import Checkpoint
@@ -27,29 +27,6 @@ N_KILLS = int(os.environ.get("LIVER_MONAI_TEST_KILLS", "3"))
 """More of them are for trying by hand."""
 
 EVERYTHING = {**dict(QUICK_TRAINING), "ema_decay": 0.9, "max_grad_norm": 1.0, "slabs_per_epoch": 8}
-
-
-def rows(run, *, minutes=False):
-    """History, without what the clock says."""
-    with (run / "models" / "history.csv").open(newline="", encoding="utf-8") as file:
-        unwanted = set() if minutes else {"minutes"}
-        return [{name: row[name] for name in row.keys() - unwanted} for row in csv.DictReader(file)]
-
-
-def load(run, name):
-    return torch.load(run / "models" / name, weights_only=True)
-
-
-def assert_equal(a, b):
-    """Nested dictionaries of tensors and numbers, to the bit."""
-    if isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for name in a:
-            assert_equal(a[name], b[name])
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b)
-    else:
-        assert a == b
 
 
 # The generators
@@ -135,8 +112,8 @@ def test_what_was_interrupted_within_an_epoch_is_done_again_alike(tmp_path, kill
 
     killed = train(tmp_path / "killed", resume=True)
 
-    assert_equal(load(killed, "checkpoint.pth"), load(whole, "checkpoint.pth"))
-    assert rows(killed) == rows(whole)
+    assert_equal(load(killed / "models"), load(whole / "models"))
+    assert rows(killed / "models") == rows(whole / "models")
 
 
 def test_a_checkpoint_that_lacks_something_is_refused(tmp_path):
@@ -188,7 +165,7 @@ def test_killed_at_random_moments_and_resumed_it_ends_with_the_same_weights(phan
     epochs, whole, killed = 2 * N_KILLS + 2, tmp_path / "whole", tmp_path / "killed"
     started_s = time.monotonic()
     finish(whole, phantom_dataset, epochs)
-    epoch_s = 60 * float(rows(whole, minutes=True)[-1]["minutes"]) / epochs
+    epoch_s = 60 * float(rows(whole / "models", minutes=True)[-1]["minutes"]) / epochs
     start_s = time.monotonic() - started_s - epochs * epoch_s
     rng = np.random.default_rng()
 
@@ -199,9 +176,9 @@ def test_killed_at_random_moments_and_resumed_it_ends_with_the_same_weights(phan
         kills += 1
     finish(killed, phantom_dataset, epochs)
 
-    assert_equal(load(killed, "model.pt"), load(whole, "model.pt"))
-    states = load(killed, "checkpoint.pth"), load(whole, "checkpoint.pth")
+    assert_equal(load(killed / "models", "model.pt"), load(whole / "models", "model.pt"))
+    states = load(killed / "models"), load(whole / "models")
     for state in states:
         del state["budget"]  # the clock
     assert_equal(*states)
-    assert rows(killed) == rows(whole)
+    assert rows(killed / "models") == rows(whole / "models")

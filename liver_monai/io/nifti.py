@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from isal import igzip, isal_zlib
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
@@ -17,8 +17,10 @@ from liver_monai.errors import InputError, one_line
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 SLICES_A_READ = 16
-DAMAGED = (EOFError, OSError, zlib.error, ValueError)
-"""What nibabel raises, by turns, when the voxels of a file cannot be read to their end."""
+NIFTI2_HEADER_BYTES = 540
+_UNPACKING: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # isal's stub takes the type for an instance
+DAMAGED = (EOFError, OSError, _UNPACKING, ValueError)
+"""What nibabel and isal raise, by turns, when the voxels of a file cannot be read to their end."""
 
 
 def is_nifti(path: str | Path) -> bool:
@@ -33,8 +35,11 @@ def open_nifti(path: Path) -> Any:
         InputError: not NIfTI, not three-dimensional, colour.
     """
     try:
-        # a file that is cut short while it is mapped ends the process; one that is closed is unpacked from its start
-        image = nib.load(path, mmap=False, keep_file_open=True)
+        is_packed = path.name.lower().endswith(".gz")
+        # a file that is cut short while it is mapped ends the process
+        image = _open_packed(path) if is_packed else nib.load(path, mmap=False, keep_file_open=True)
+    except EOFError as error:
+        raise InputError(f"{path}: is damaged, it ends too early ({one_line(error)}); fetch it anew") from error
     except (ImageFileError, HeaderDataError, *DAMAGED) as error:
         raise InputError(f"{path}: is named like NIfTI but cannot be read as NIfTI ({one_line(error)})") from error
     if len(_drop_trailing_ones(image.shape)) != 3:
@@ -44,6 +49,17 @@ def open_nifti(path: Path) -> Any:
     if image.get_data_dtype().fields is not None:
         raise InputError(f"{path}: holds colour values ({image.get_data_dtype()}); a CT has one number a voxel")
     return image
+
+
+def _open_packed(path: Path) -> Any:
+    """As ``nib.load``, three times as fast; the file stays open, or each part would be unpacked from its start."""
+    stream = igzip.open(path)
+    header = stream.read(NIFTI2_HEADER_BYTES)
+    stream.seek(0)
+    for image_class in (nib.Nifti1Image, nib.Nifti2Image):
+        if image_class.header_class.may_contain_header(header):
+            return image_class.from_file_map(image_class.make_file_map({"image": stream}), mmap=False)
+    raise ImageFileError("there is no NIfTI header in it")
 
 
 def nifti_shape(image: Any) -> tuple[int, ...]:
