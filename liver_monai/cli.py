@@ -6,12 +6,15 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from liver_monai._version import __version__
 from liver_monai.errors import InputError, one_line, root_cause
+
+if TYPE_CHECKING:
+    from liver_monai.processes import Pool
 
 DONE, FAILED, SOME_FAILED = 0, 1, 3
 """Exit codes; click itself ends with 2 when the command line is wrong."""
@@ -48,7 +51,10 @@ SPACING_OVERRIDES = click.option(
     help="CSV: case_id, x, y, z in mm, where headers lie.  [default: spacing_overrides.csv beside the data]",
 )
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-
+JOBS = click.option("--jobs", type=FROM_1, help="Cases at a time.  [default: by cores and cases]")
+SCHEDULER = click.option(
+    "--scheduler", metavar="tcp://HOST:PORT|local:N", help="Of Dask, whose workers do the cases; docs/cluster.md."
+)
 
 BUNDLE_HELP = "A shipped bundle's name, or a folder; ./NAME is a folder that is named like a shipped bundle."
 
@@ -110,7 +116,8 @@ def synth(out: Path, cases: int, shape: str, seed: int) -> None:
 @EXCLUDES
 @SPACING_OVERRIDES
 @click.option("--folds", type=click.Path(path_type=Path), help="CSV: case_id, fold.  [default: folds.csv in PATH]")
-@click.option("--jobs", type=FROM_1, help="Cases at a time.  [default: by cores and cases]")
+@JOBS
+@SCHEDULER
 @click.option("--resume", is_flag=True, help="Keep what -o holds of cases whose files have not changed.")
 @click.option("--overwrite", is_flag=True, help="Replace a check that is there.")
 @JSON
@@ -121,6 +128,7 @@ def check(
     spacing_overrides: Path | None,
     folds: Path | None,
     jobs: int | None,
+    scheduler: str | None,
     resume: bool,
     overwrite: bool,
     as_json: bool,
@@ -139,7 +147,7 @@ def check(
         excludes=excludes,
         spacing_overrides=spacing_overrides,
         folds=folds,
-        jobs=jobs,
+        pool=_pool(jobs=jobs, scheduler=scheduler),
         resume=resume,
         overwrite=overwrite,
         say=_say,
@@ -156,7 +164,8 @@ def check(
 @click.option("--bundle", default="mobilenet", show_default=True, help="Whose grid; bundles of one grid share a store.")
 @EXCLUDES
 @SPACING_OVERRIDES
-@click.option("--jobs", type=FROM_1, help="Cases at a time.  [default: by cores and cases]")
+@JOBS
+@SCHEDULER
 @click.option("--seed", type=FROM_0, default=0, show_default=True, help="Of the folds.")
 @JSON
 def prepare(
@@ -166,6 +175,7 @@ def prepare(
     excludes: Path | None,
     spacing_overrides: Path | None,
     jobs: int | None,
+    scheduler: str | None,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -179,7 +189,7 @@ def prepare(
         out=out,
         excludes=excludes,
         spacing_overrides=spacing_overrides,
-        jobs=jobs,
+        pool=_pool(jobs=jobs, scheduler=scheduler),
         seed=seed,
         say=_say,
     )
@@ -222,9 +232,11 @@ def train(
 ) -> None:
     """Train a bundle. The finished run is a bundle, too: predict, MONAI and others take it as it is.
 
-    On SIGTERM a checkpoint is saved and the exit code is 143; --resume goes on from there.
+    On SIGTERM a checkpoint is saved and the exit code is 143; --resume goes on from there. Under torchrun several
+    processes train as one.
     """
     from liver_monai.engine.cross_validation import train_folds
+    from liver_monai.engine.together import is_first
     from liver_monai.engine.training import train as train_bundle
     from liver_monai.model.bundle import parse_override
 
@@ -241,7 +253,8 @@ def train(
         train_folds(bundle=bundle, data=data, out=out, overrides=overrides, resume=resume, say=_say)
     else:
         train_bundle(bundle=bundle, data=data, out=out, overrides=overrides, resume=resume)
-    _say(f"trained: {out}")
+    if is_first():
+        _say(f"trained: {out}")
 
 
 @main.command()
@@ -278,6 +291,7 @@ def train(
 @click.option("--report", is_flag=True, help="Write report.html, and the findings of each case.")
 @TO
 @WITH_PATIENT
+@SCHEDULER
 @click.option("--resume", is_flag=True, help="Keep the masks that are there and go on with the others.")
 @click.option("--overwrite", is_flag=True, help="Replace the masks that are there.")
 @JSON
@@ -296,12 +310,14 @@ def predict(
     report: bool,
     to: Sequence[str],
     with_patient: bool,
+    scheduler: str | None,
     resume: bool,
     overwrite: bool,
     as_json: bool,
 ) -> None:
     """Segment CTs: files or folders in, masks out (0 background, 1 liver, 2 tumour) on each CT's own grid."""
     from liver_monai.cohort import Extras, predict_cohort
+    from liver_monai.data.cases import find_images
     from liver_monai.engine.inference import Choices
     from liver_monai.io.probabilities import ENTROPY, STRUCTURES
     from liver_monai.model.bundle import parse_override
@@ -317,12 +333,12 @@ def predict(
         overrides=dict(parse_override(text) for text in settings),
     )
     rows = predict_cohort(
-        cts,
+        find_images(cts, series=series),
         bundle=bundles,
         out=out,
         choices=choices,
         extras=Extras(report=report, to=to, with_patient=with_patient),
-        series=series,
+        pool=_pool(scheduler=scheduler),
         resume=resume,
         overwrite=overwrite,
         say=_say,
@@ -347,7 +363,8 @@ def predict(
 )
 @click.option("--tolerance-mm", default=2.0, show_default=True, help="Of the surface Dice (NSD).")
 @click.option("--probabilities", type=click.Path(path_type=Path), help="Folder of <case_id>_liver|tumor.nii.gz.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Cases at a time.  [default: by cores and cases]")
+@JOBS
+@SCHEDULER
 @click.option("--overwrite", is_flag=True, help="Replace an evaluation that is there.")
 @JSON
 def evaluate(
@@ -358,6 +375,7 @@ def evaluate(
     tolerance_mm: float,
     probabilities: Path | None,
     jobs: int | None,
+    scheduler: str | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -371,7 +389,7 @@ def evaluate(
         protocol=protocol,
         tolerance_mm=tolerance_mm,
         probabilities=probabilities,
-        jobs=jobs,
+        pool=_pool(jobs=jobs, scheduler=scheduler),
         overwrite=overwrite,
         say=_say,
     )
@@ -620,6 +638,18 @@ def _say(text: str) -> None:
     from tqdm import tqdm
 
     tqdm.write(text, file=sys.stderr)
+
+
+def _pool(*, jobs: int | None = None, scheduler: str | None) -> Pool | None:
+    """Who does the cases, if that was chosen; a cluster is left when the command ends."""
+    from liver_monai.cluster import open_cluster
+    from liver_monai.processes import Processes
+
+    if scheduler is None:
+        return Processes(jobs) if jobs else None
+    if jobs is not None:
+        raise click.UsageError("--jobs is for this machine and --scheduler for others; give one of them")
+    return click.get_current_context().with_resource(open_cluster(scheduler, say=_say))
 
 
 def _fold(text: str | None) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -132,9 +133,20 @@ def test_a_fresh_environment_trains_and_predicts_with_what_the_wheel_brought(fre
 
 
 @pytest.mark.slow
-def test_a_fresh_environment_runs_the_demo(fresh: Path, tmp_path: Path) -> None:
-    run_fresh("liver-monai", "demo", "-o", "demo", fresh=fresh, cwd=tmp_path)
-    assert (tmp_path / "demo" / "evaluation" / "report.html").is_file()
+def test_the_demo_of_a_fresh_environment_learns_livers_and_tumours_that_it_never_saw(
+    fresh: Path, tmp_path: Path
+) -> None:
+    said = run_fresh("liver-monai", "demo", "-o", "demo", "--json", fresh=fresh, cwd=tmp_path)
+
+    out = tmp_path / "demo"
+    summary = json.loads((out / "demo.json").read_text())
+    assert json.loads(said) == summary
+    assert (summary["n"], summary["n_failed"]) == (8, 0)
+    assert summary["liver"]["dice_per_case"] >= 0.90
+    assert summary["tumor"]["dice_per_case"] >= 0.60
+    assert (out / "evaluation" / "report.html").is_file()
+    trained = {file.read_bytes() for file in (out / "train" / "imagesTr").iterdir()}
+    assert not trained & {file.read_bytes() for file in (out / "test" / "imagesTr").iterdir()}
 
 
 # The container

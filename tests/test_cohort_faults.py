@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from liver_monai.data.phantom import write_phantoms
-from liver_monai.io.files import whole_file
+from liver_monai.io.files import Pace, whole_file
 
 N_SOUND = 17
 DONE, SOME_FAILED = 0, 3
@@ -193,3 +193,14 @@ def test_what_a_killed_process_left_of_a_file_is_removed_by_the_next_that_writes
 
     assert (tmp_path / "mask.nii.gz").read_bytes() == b"whole"
     assert sorted(hidden_in(tmp_path)) == sorted(others)
+
+
+def test_what_takes_long_is_done_less_often():
+    pace, n_done, until = Pace(rest=9), 0, time.monotonic() + 0.5
+    while time.monotonic() < until:
+        if pace.is_due():
+            with pace.taken():
+                time.sleep(0.02)
+            n_done += 1
+
+    assert 1 <= n_done <= 0.5 / (10 * 0.02) + 1
