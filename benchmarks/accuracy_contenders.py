@@ -35,8 +35,8 @@ import click
 from accuracy import cell
 from accuracy_arms import SETTINGS
 from accuracy_data import ALL, TEST, score_masks, write_data
+from process_budget import OF_THE_PROCESS
 
-from liver_monai.engine.handlers import Budget
 from liver_monai.io.files import whole_file, write_json
 from liver_monai.processes import in_processes
 
@@ -64,18 +64,6 @@ class Job:
     def masks(self) -> Path:
         """A mask a held-out case, named like it or like its CT."""
         return self.folder / "masks"
-
-
-class ProcessBudget(Budget):
-    """Minutes of this process in place of those of the clock."""
-
-    def minutes_spent(self) -> float:
-        """Since the process began, without what it did before the training."""
-        return (time.process_time() - self.before_s) / 60
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.before_s = time.process_time()
 
 
 @click.command()
@@ -126,19 +114,13 @@ def run_ours(job: Job) -> Row:
     from liver_monai.engine.inference import predict
     from liver_monai.engine.training import train
 
-    budget = {
-        "_target_": "accuracy_contenders.ProcessBudget",
-        "max_epochs": "@max_epochs",
-        "minutes": "@minutes",
-        "warm_up": "@warm_up",
-    }
     overrides = {
         **SETTINGS,
         "spec#spacing_mm": list(SPACING_MM),
         "spec#roi_size": [96, 96],
         "max_epochs": WITHOUT_END,
         "minutes": job.minutes,
-        "budget": budget,
+        "budget": OF_THE_PROCESS,
         "slabs_per_epoch": 400,
         "seed": job.seed,
         "store_dir": str(job.folder / "store"),
