@@ -219,9 +219,10 @@ def _field(rng: np.random.Generator, *, pitch_mm: float, radius_mm: float) -> Sm
 
 
 def roomy_places(liver: NDArray[np.bool_], radius_mm: float, *, axes: Axes) -> NDArray[np.intp]:
-    """Flat indices of liver voxels from which the liver goes on along rows and columns, ``ARM`` radii far; all if none.
+    """Flat indices of liver voxels in the middle of a square of liver, ``ARM`` radii to each side; of all if none is.
 
-    Drawn anywhere, most large tumours would find no room and shrink: of those above 20 mm a third was left.
+    Anywhere in the liver large tumours rarely find room, and shrink: in slabs of a patient's CT a third of those above
+    20 mm was left, and here is half.
     """
     inside = liver.astype(np.uint8)
     for axis, mm in enumerate(_steps_mm(axes)[1:], start=1):
