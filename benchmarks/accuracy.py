@@ -9,8 +9,8 @@ training with its scores is a file of its own under ``OUT/rows``: what was stopp
     python benchmarks/accuracy.py -o OUT --table                 # of what is there
 
 Spread is the standard deviation over seeds, of initial weights and of what is drawn; the data are the same for all. An
-arm is told apart from the baseline where all its seeds are above or all below all of the baseline's, if there are enough
-of them that chance would hardly do that.
+arm is told apart from the baseline where all its seeds are above or all below all of the baseline's, and are so many
+that chance would hardly do that.
 """
 
 from __future__ import annotations

@@ -193,26 +193,41 @@ def run_notebook(job: Job) -> Row:
 
 def run_monai_unet(job: Job) -> Row:
     """As MONAI's tutorials train a 3-D UNet, on our grid; probabilities go back through the inverse transforms."""
-    import monai.transforms as mt
-    import numpy as np
-    import torch
-    from monai.data import CacheDataset, DataLoader, list_data_collate
-    from monai.inferers import sliding_window_inference
-    from monai.losses import DiceCELoss
     from monai.networks.nets import UNet
     from monai.utils import set_determinism
 
-    from liver_monai.data.layouts import find_cases
-
     set_determinism(job.seed)
+    network = UNet(3, 1, 3, channels=(16, 32, 64, 128, 256), strides=(2, 2, 2, 2), num_res_units=2, norm="batch")
+    n_steps = train_monai_unet(network, job)
+    predict_monai_unet(network, job)
+    return {"steps": n_steps}
+
+
+def monai_grid() -> list[Any]:
+    """From files to the grid, with or without labels."""
+    import monai.transforms as mt
+
     keys = ("image", "label")
-    grid = [
+    return [
         mt.LoadImaged(keys, allow_missing_keys=True),
         mt.EnsureChannelFirstd(keys, allow_missing_keys=True),
         mt.Orientationd(keys, axcodes="RAS", labels=None, allow_missing_keys=True),
         mt.Spacingd(keys, pixdim=SPACING_MM, mode=("bilinear", "nearest"), allow_missing_keys=True),
         mt.ScaleIntensityRanged("image", a_min=-200, a_max=250, b_min=0.0, b_max=1.0, clip=True),
     ]
+
+
+def train_monai_unet(network: Any, job: Job) -> int:
+    """Train it for the job's time; returns the steps."""
+    import monai.transforms as mt
+    import numpy as np
+    import torch
+    from monai.data import CacheDataset, DataLoader, list_data_collate
+    from monai.losses import DiceCELoss
+
+    from liver_monai.data.layouts import find_cases
+
+    keys = ("image", "label")
     random = [
         mt.SpatialPadd(keys, spatial_size=PATCH),
         mt.RandCropByPosNegLabeld(keys, label_key="label", spatial_size=PATCH, pos=1, neg=1, num_samples=2),
@@ -229,9 +244,8 @@ def run_monai_unet(job: Job) -> Row:
         mt.ToTensord(keys, track_meta=False),
     ]
     items = [{"image": str(case.image), "label": str(case.label)} for case in find_cases(job.data / ALL)]
-    dataset = CacheDataset(items, mt.Compose([*grid, *random]), progress=False)
+    dataset = CacheDataset(items, mt.Compose([*monai_grid(), *random]), progress=False)
     loader = DataLoader(dataset, batch_size=1, shuffle=True, collate_fn=list_data_collate)
-    network = UNet(3, 1, 3, channels=(16, 32, 64, 128, 256), strides=(2, 2, 2, 2), num_res_units=2, norm="batch")
     loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     batches: Iterator[Any] = iter(())
@@ -246,7 +260,19 @@ def run_monai_unet(job: Job) -> Row:
         loss(network(batch["image"]), batch["label"]).backward()
         optimizer.step()
         n_steps += 1
-    before = mt.Compose(grid)
+    return n_steps
+
+
+def predict_monai_unet(network: Any, job: Job) -> None:
+    """Segment what is held out."""
+    import monai.transforms as mt
+    import numpy as np
+    import torch
+    from monai.inferers import sliding_window_inference
+
+    from liver_monai.data.layouts import find_cases
+
+    before = mt.Compose(monai_grid())
     after = mt.Compose(
         [
             mt.Activationsd("pred", softmax=True),
@@ -264,7 +290,6 @@ def run_monai_unet(job: Job) -> Row:
         with torch.inference_mode():
             item["pred"] = sliding_window_inference(item["image"][None], PATCH, 2, network, overlap=0.5)[0]
         after(item)
-    return {"steps": n_steps}
 
 
 def run_nnunet(job: Job) -> Row:
