@@ -45,7 +45,7 @@ KNOWN = {
 
 def words_of_lines():
     """Every command line of shell blocks, as words; lines that go on are joined."""
-    for text in (*blocks_of("bash"), *blocks_of("")):
+    for text in blocks_of("sh"):
         for line in text.replace("\\\n", " ").splitlines():
             if not line.startswith("#") and line.count("'") % 2 == 0 and line.count('"') % 2 == 0:
                 yield shlex.split(line, comments=True)
@@ -89,13 +89,13 @@ def test_options_of_torchrun_exist():
         assert {word.split("=")[0] for word in given} <= of_torchrun()
 
 
-@pytest.mark.parametrize("script", blocks_of("bash"))
+@pytest.mark.parametrize("script", blocks_of("sh"))
 def test_shell_scripts_parse(script):
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 
 
 def test_python_parses():
-    for text in blocks_of("python"):
+    for text in blocks_of("py"):
         ast.parse(text)
 
 
