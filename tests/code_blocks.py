@@ -59,7 +59,7 @@ def commands_of(text: str) -> list[list[str]]:
 
 
 def our_commands(text: str) -> list[list[str]]:
-    """Of a script, the arguments of each ``liver-monai``, wherever in a line it stands; a bare ``$NAME`` may be none."""
+    """Of a script, the arguments of each ``liver-monai``, anywhere in a line; a bare ``$NAME`` may be none."""
     lines = text.replace("\\\n", " ").splitlines()
     found = [
         re.search(r"(?:^|\s)liver-monai(?=\s)([^|;&>#]*)", re.sub(r"\s\$\w+", "", line.partition("#")[0]))
