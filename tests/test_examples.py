@@ -71,7 +71,7 @@ def test_an_encoder_and_a_measure_are_added(tmp_path):
     said = run_example(5, tmp_path / "out", folder=tmp_path)
 
     assert "'vs': 0.8" in said  # 1 - 2 / 10
-    assert "network: ok" in said
+    assert "forward pass: ok" in said
     assert (tmp_path / "out" / "mine" / "configs" / "train.json").is_file()
 
 
