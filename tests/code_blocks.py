@@ -59,13 +59,12 @@ def commands_of(text: str) -> list[list[str]]:
 
 
 def our_commands(text: str) -> list[list[str]]:
-    """Of a script, the arguments of each ``liver-monai``, anywhere in a line; a bare ``$NAME`` may be none."""
+    """Of a script, the arguments of each ``liver-monai``, wherever in a line it stands."""
     lines = text.replace("\\\n", " ").splitlines()
-    found = [
-        re.search(r"(?:^|\s)liver-monai(?=\s)([^|;&>#]*)", re.sub(r"\s\$\w+", "", line.partition("#")[0]))
-        for line in lines
-    ]
-    return [shlex.split(each[1]) for each in found if each and each[1].strip()]
+    found = [re.search(r"(?:^|\s)liver-monai(?=\s)([^|;&>#]*)", line.partition("#")[0]) for line in lines]
+    # a variable without quotes may be nothing, or several words
+    known = [re.sub(r"(?<=\s)\$\w+", "", each[1]) for each in found if each]
+    return [shlex.split(each) for each in known if each.strip()]
 
 
 def parse_command(arguments: list[str]) -> None:
