@@ -7,13 +7,14 @@ VENV = .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 
-.PHONY: help demo test slow lint clean
+.PHONY: help demo test slow lint docs clean
 
 help:
 	@echo "make demo    synthetic CTs, a short training, masks, scores and a report in $(DEMO_DIR)"
 	@echo "make test    the tests that need seconds"
 	@echo "make slow    the tests that train a network or build the package"
 	@echo "make lint    style, format and types"
+	@echo "make docs    the documentation as a site, in build/site"
 	@echo "make clean   remove the environment, caches and builds; results stay"
 	@echo ""
 	@echo "PYTHON=$(PYTHON) and DEMO_DIR=$(DEMO_DIR) can be given, as in: make demo DEMO_DIR=elsewhere"
@@ -32,6 +33,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -39,5 +43,5 @@ clean:
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV); this is done once and takes minutes"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs]"
 	@touch $@

@@ -7,12 +7,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from liver_monai._version import __version__
 from liver_monai.errors import InputError, one_line, root_cause
+
+if TYPE_CHECKING:
+    from liver_monai.processes import Pool
 
 DONE, FAILED, SOME_FAILED = 0, 1, 3
 """Exit codes; click itself ends with 2 when the command line is wrong."""
@@ -52,7 +55,10 @@ TRUST_BUNDLE = click.option(
     "--trust-bundle", is_flag=True, help="Run whatever a bundle names; it is code, and may do what you may do."
 )
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-
+JOBS = click.option("--jobs", type=FROM_1, help="Cases at a time.  [default: by cores and cases]")
+SCHEDULER = click.option(
+    "--scheduler", metavar="tcp://HOST:PORT|local:N", help="Of Dask, whose workers do the cases; docs/cluster.md."
+)
 
 BUNDLE_HELP = "A shipped bundle's name, or a folder; ./NAME is a folder that is named like a shipped bundle."
 
@@ -114,7 +120,8 @@ def synth(out: Path, cases: int, shape: str, seed: int) -> None:
 @EXCLUDES
 @SPACING_OVERRIDES
 @click.option("--folds", type=click.Path(path_type=Path), help="CSV: case_id, fold.  [default: folds.csv in PATH]")
-@click.option("--jobs", type=FROM_1, help="Cases at a time.  [default: by cores and cases]")
+@JOBS
+@SCHEDULER
 @click.option("--resume", is_flag=True, help="Keep what -o holds of cases whose files have not changed.")
 @click.option("--overwrite", is_flag=True, help="Replace a check that is there.")
 @JSON
@@ -125,6 +132,7 @@ def check(
     spacing_overrides: Path | None,
     folds: Path | None,
     jobs: int | None,
+    scheduler: str | None,
     resume: bool,
     overwrite: bool,
     as_json: bool,
@@ -143,7 +151,7 @@ def check(
         excludes=excludes,
         spacing_overrides=spacing_overrides,
         folds=folds,
-        jobs=jobs,
+        pool=_pool(jobs=jobs, scheduler=scheduler),
         resume=resume,
         overwrite=overwrite,
         say=_say,
@@ -160,7 +168,8 @@ def check(
 @click.option("--bundle", default="mobilenet", show_default=True, help="Whose grid; bundles of one grid share a store.")
 @EXCLUDES
 @SPACING_OVERRIDES
-@click.option("--jobs", type=FROM_1, help="Cases at a time.  [default: by cores and cases]")
+@JOBS
+@SCHEDULER
 @click.option("--seed", type=FROM_0, default=0, show_default=True, help="Of the folds.")
 @JSON
 def prepare(
@@ -170,6 +179,7 @@ def prepare(
     excludes: Path | None,
     spacing_overrides: Path | None,
     jobs: int | None,
+    scheduler: str | None,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -183,7 +193,7 @@ def prepare(
         out=out,
         excludes=excludes,
         spacing_overrides=spacing_overrides,
-        jobs=jobs,
+        pool=_pool(jobs=jobs, scheduler=scheduler),
         seed=seed,
         say=_say,
     )
@@ -228,9 +238,11 @@ def train(
 ) -> None:
     """Train a bundle. The finished run is a bundle, too: predict, MONAI and others take it as it is.
 
-    On SIGTERM a checkpoint is saved and the exit code is 143; --resume goes on from there.
+    On SIGTERM a checkpoint is saved and the exit code is 143; --resume goes on from there. Under torchrun several
+    processes train as one.
     """
     from liver_monai.engine.cross_validation import train_folds
+    from liver_monai.engine.together import is_first
     from liver_monai.engine.training import train as train_bundle
     from liver_monai.model.bundle import parse_override
 
@@ -245,7 +257,8 @@ def train(
         overrides["max_epochs"] = 1_000_000  # minutes alone end the training
     train_one_or_all = partial(train_folds, say=_say) if fold == "all" else train_bundle
     train_one_or_all(bundle=bundle, data=data, out=out, overrides=overrides, resume=resume, trust_bundle=trust_bundle)
-    _say(f"trained: {out}")
+    if is_first():
+        _say(f"trained: {out}")
 
 
 @main.command()
@@ -255,7 +268,8 @@ def train(
     "bundles",
     required=True,
     multiple=True,
-    help="A trained run's folder; ./NAME if it is named like a shipped bundle. Several: their probabilities' mean.",
+    help="A trained run's folder, ./NAME if it is named like a shipped bundle; or a file that export made. Several: "
+    "their probabilities' mean.",
 )
 @OUT
 @DEVICE
@@ -282,6 +296,7 @@ def train(
 @click.option("--report", is_flag=True, help="Write report.html, and the findings of each case.")
 @TO
 @WITH_PATIENT
+@SCHEDULER
 @click.option("--resume", is_flag=True, help="Keep the masks that are there and go on with the others.")
 @click.option("--overwrite", is_flag=True, help="Replace the masks that are there.")
 @JSON
@@ -301,12 +316,14 @@ def predict(
     report: bool,
     to: Sequence[str],
     with_patient: bool,
+    scheduler: str | None,
     resume: bool,
     overwrite: bool,
     as_json: bool,
 ) -> None:
     """Segment CTs: files or folders in, masks out (0 background, 1 liver, 2 tumour) on each CT's own grid."""
     from liver_monai.cohort import Extras, predict_cohort
+    from liver_monai.data.cases import find_images
     from liver_monai.engine.inference import Choices
     from liver_monai.io.probabilities import ENTROPY, STRUCTURES
     from liver_monai.model.bundle import parse_override
@@ -323,12 +340,12 @@ def predict(
         trust_bundle=trust_bundle,
     )
     rows = predict_cohort(
-        cts,
+        find_images(cts, series=series),
         bundle=bundles,
         out=out,
         choices=choices,
         extras=Extras(report=report, to=to, with_patient=with_patient),
-        series=series,
+        pool=_pool(scheduler=scheduler),
         resume=resume,
         overwrite=overwrite,
         say=_say,
@@ -353,7 +370,8 @@ def predict(
 )
 @click.option("--tolerance-mm", default=2.0, show_default=True, help="Of the surface Dice (NSD).")
 @click.option("--probabilities", type=click.Path(path_type=Path), help="Folder of <case_id>_liver|tumor.nii.gz.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Cases at a time.  [default: by cores and cases]")
+@JOBS
+@SCHEDULER
 @click.option("--overwrite", is_flag=True, help="Replace an evaluation that is there.")
 @JSON
 def evaluate(
@@ -364,6 +382,7 @@ def evaluate(
     tolerance_mm: float,
     probabilities: Path | None,
     jobs: int | None,
+    scheduler: str | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -377,7 +396,7 @@ def evaluate(
         protocol=protocol,
         tolerance_mm=tolerance_mm,
         probabilities=probabilities,
-        jobs=jobs,
+        pool=_pool(jobs=jobs, scheduler=scheduler),
         overwrite=overwrite,
         say=_say,
     )
@@ -429,15 +448,38 @@ def report(
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
 @SERIES
 @click.option("--ct", type=click.Path(path_type=Path), help="Of a mask: its CT, whose grid it is checked against.")
-@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
-def convert(source: Path, out: Path, series: str | None, ct: Path | None, overwrite: bool) -> None:
-    """Convert a CT or a mask: NIfTI, NRRD, MetaImage or DICOM in; .nii, .nii.gz, .nrrd or .mha out, and checked."""
+@click.option("--to", type=click.Choice(["nnunet"]), help="nnunet: IN is a data set or store, OUT a DatasetNNN_Name.")
+@click.option("--folds", type=click.Path(path_type=Path), help="Of a data set: CSV with case_id and fold.")
+@click.option("--overwrite", is_flag=True, help="Replace what is there.")
+def convert(
+    source: Path, out: Path, series: str | None, ct: Path | None, to: str | None, folds: Path | None, overwrite: bool
+) -> None:
+    """Convert a CT or a mask: NIfTI, NRRD, MetaImage or DICOM in; .nii, .nii.gz, .nrrd or .mha out, and checked.
+
+    With --to nnunet convert a data set, in any layout, to nnU-Net's.
+    """
+    if to == "nnunet":
+        if series or ct:
+            raise click.UsageError("--series and --ct are for single volumes; leave them out with --to nnunet")
+        _convert_dataset(source, out, folds=folds, overwrite=overwrite)
+        return
+    if folds:
+        raise click.UsageError("--folds is for data sets; give --to nnunet, too")
     from liver_monai.io.conversion import convert as convert_volume
 
     header = convert_volume(source, out, series=series, ct=ct, overwrite=overwrite)
     size = " x ".join(map(str, header.shape))
     spacing = " x ".join(f"{mm:.4g}" for mm in header.spacing_mm)
     _say(f"{out}: {size} voxels of {spacing} mm, {header.axis_codes}")
+
+
+def _convert_dataset(source: Path, out: Path, *, folds: Path | None, overwrite: bool) -> None:
+    from liver_monai.data.nnunet import write_nnunet
+
+    done = write_nnunet(source, out, folds=folds, overwrite=overwrite, say=_say)
+    splits = f"{done['n_folds']} folds in splits_final.json" if done["n_folds"] else "no folds, nnU-Net deals its own"
+    _say(f"{out}: {done['n']} cases, {len(done['excluded'])} excluded, {done['n_failed']} failed; {splits}")
+    _exit_for(done["n"] + done["n_failed"], done["n_failed"])
 
 
 @main.command()
@@ -508,6 +550,25 @@ def benchmark(
     if as_json:
         _print_json(content)
     _exit_for(len(content["slices"]) + len(content["failed"]), len(content["failed"]))
+
+
+@main.command()
+@click.argument("run", metavar="RUN")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The file: .ts, .onnx or .xml.")
+@click.option("--to", type=click.Choice(["torchscript", "onnx", "openvino"]), help="[default: as -o ends]")
+@click.option("--ct", type=click.Path(path_type=Path), help="To compare masks on.  [default: a phantom]")
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+@JSON
+def export(run: str, out: Path, to: str | None, ct: Path | None, overwrite: bool, as_json: bool) -> None:
+    """Write a trained run as one file that predict, and programs without this package, segment CTs with.
+
+    It holds what is to be done before and after the network, and is kept only if it gives the run's mask.
+    """
+    from liver_monai.engine.export import export as export_run
+
+    report = export_run(run, out=out, to=to, ct=ct, overwrite=overwrite, say=_say)
+    if as_json:
+        _print_json(report)
 
 
 @main.group()
@@ -597,6 +658,18 @@ def _say(text: str) -> None:
     from tqdm import tqdm
 
     tqdm.write(text, file=sys.stderr)
+
+
+def _pool(*, jobs: int | None = None, scheduler: str | None) -> Pool | None:
+    """Who does the cases, if that was chosen; a cluster is left when the command ends."""
+    from liver_monai.cluster import open_cluster
+    from liver_monai.processes import Processes
+
+    if scheduler is None:
+        return Processes(jobs) if jobs else None
+    if jobs is not None:
+        raise click.UsageError("--jobs is for this machine and --scheduler for others; give one of them")
+    return click.get_current_context().with_resource(open_cluster(scheduler, say=_say))
 
 
 def _fold(text: str | None) -> int | None:

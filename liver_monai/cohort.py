@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from liver_monai.data.cases import find_images, find_masks
+from liver_monai.data.cases import Case, find_masks
 from liver_monai.data.checks.dataset import DataSet
 from liver_monai.data.checks.findings import SEVERITIES, CaseReport, Finding
 from liver_monai.data.checks.results import read_case, summarize, write_case
@@ -24,16 +24,17 @@ from liver_monai.engine.evaluation import Score, evaluate, lesion_rows, score_ro
 from liver_monai.engine.inference import AS_BUNDLED, Bundles, Choices, Prediction, bundles_of, predict
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.dicom import DicomVolume
-from liver_monai.io.files import whole_file, write_json
+from liver_monai.io.files import Pace, whole_file, write_json
 from liver_monai.io.probabilities import STRUCTURES, probability_file
 from liver_monai.io.record import provenance, write_record
 from liver_monai.io.volumes import strip_suffix
-from liver_monai.model.bundle import find_bundle
+from liver_monai.model.bundle import weights_of
+from liver_monai.processes import Pool, processes_for
 from liver_monai.report.check import write_check_report
-from liver_monai.report.cohort import MAX_PANELS, CasePicture, write_evaluation_report, write_prediction_report
+from liver_monai.report.cohort import MAX_STAMPS, CasePicture, write_evaluation_report, write_prediction_report
 from liver_monai.report.comparison import title_of, write_comparison_report
 from liver_monai.report.dicom_objects import object_paths, require_formats, write_objects
-from liver_monai.report.pictures import ForestRow, draw_forest_plot
+from liver_monai.report.intervals import ForestRow, draw_forest_plot
 from liver_monai.report.scan import read_scan
 from liver_monai.scoring.measures import TOLERANCE_MM
 
@@ -41,10 +42,6 @@ Say = Callable[[str], None]
 
 OF_PREDICTIONS = {"case_id", "status", "mask"}
 """Columns that a ``cases.csv`` of predictions has, and that of an evaluation has not."""
-CASES_A_PROCESS = 4
-"""A process needs seconds to start, as long as a few cases take."""
-MAX_PROCESSES = 8
-"""Each holds two masks; reading them from one disk is what more would wait for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +70,14 @@ def check_cohort(
     excludes: Path | None = None,
     spacing_overrides: Path | None = None,
     folds: Path | None = None,
-    jobs: int | None = None,
+    pool: Pool | None = None,
     resume: bool = False,
     overwrite: bool = False,
     say: Say = print,
 ) -> dict[str, Any]:
     """Check a scan, a data set, or two data sets against each other; returns what ``check --json`` prints.
 
-    The tables are those of ``find_scans``.
+    The tables are those of ``find_scans``; the cases are checked by ``pool``, else by processes by cores and cases.
 
     With ``out`` that goes to ``check.json`` there, beside ``findings.csv`` and ``report.html``, and each case to
     ``cases/`` as soon as it is checked, from where ``resume`` takes it as long as its files have not changed.
@@ -91,7 +88,7 @@ def check_cohort(
     cases = scans.cases
     kept = {case.case_id: read_case(out / "cases", case) for case in cases} if out and resume else {}
     missing = [case for case in cases if kept.get(case.case_id) is None]
-    stream = examine(missing, jobs=jobs or max(1, min(MAX_PROCESSES, os.cpu_count() or 1, len(missing) // 2)))
+    stream = examine(missing, pool=pool or processes_for(len(missing), cases_a_process=2))
     made: dict[str, CaseReport] = {case_id: report for case_id, report in kept.items() if report is not None}
     by_id = {case.case_id: case for case in missing}
     for report in tqdm(stream, total=len(missing), desc="checking", unit="case", disable=None):
@@ -119,32 +116,39 @@ def check_cohort(
 
 
 def predict_cohort(
-    paths: Sequence[Path],
+    cases: Sequence[Case],
     *,
     bundle: Bundles,
     out: Path,
     choices: Choices = AS_BUNDLED,
     extras: Extras = MASKS_ALONE,
-    series: str | None = None,
+    pool: Pool | None = None,
     resume: bool = False,
     overwrite: bool = False,
     say: Say = print,
 ) -> list[dict[str, Any]]:
-    """Predict the CTs of files and folders; a row a case, failed ones included.
+    """Predict CTs, in this process or by ``pool``; a row a case, failed ones included.
 
-    After each case its row stands in ``cases.csv``, beside those of cases that earlier commands put into the folder.
+    Rows go to ``cases.csv`` as they are there, beside those of cases that earlier commands put into the folder: after
+    each case, unless they are so many that this would take a tenth of the time.
     """
     require_formats(extras.to)
-    cases = find_images(paths, series=series)
     results: list[Prediction] = []
     rows: list[dict[str, Any]] = []
-    stream = predict(cases, bundle=bundle, out=out, choices=choices, resume=resume, overwrite=overwrite)
-    for result in tqdm(stream, total=len(cases), desc="predicting", unit="case", disable=None):
-        results.append(result)
-        rows.append({**_prediction_row(result), "dicom_error": _write_case_objects(result, out, to=extras.to)})
-        write_csv(out / "cases.csv", [*_rows_of_others(out / "cases.csv", rows), *rows])
-        say(_describe_prediction(result, to=extras.to, dicom_error=rows[-1]["dicom_error"]))
-    weights = [find_bundle(each) / "models" / "model.pt" for each in bundles_of(bundle)]
+    stream = predict(cases, bundle=bundle, out=out, choices=choices, pool=pool, resume=resume, overwrite=overwrite)
+    pace = Pace(rest=10)
+    try:
+        for result in tqdm(stream, total=len(cases), desc="predicting", unit="case", disable=None):
+            results.append(result)
+            rows.append({**_prediction_row(result), "dicom_error": _write_case_objects(result, out, to=extras.to)})
+            if pace.is_due():
+                with pace.taken():
+                    _write_rows(out / "cases.csv", rows)
+            say(_describe_prediction(result, to=extras.to, dicom_error=rows[-1]["dicom_error"]))
+    finally:  # however it ends
+        if rows:
+            _write_rows(out / "cases.csv", rows)
+    weights = [weights_of(each) for each in bundles_of(bundle)]
     inputs = [*weights, *(result.case.image for result in results if not result.error)]
     record = write_record(out / "record.json", inputs=inputs, settings=asdict(choices), cases=rows)
     if extras.report:
@@ -167,26 +171,30 @@ def evaluate_cohort(
     protocol: str = "lits",
     tolerance_mm: float = TOLERANCE_MM,
     probabilities: Path | None = None,
-    jobs: int | None = None,
+    pool: Pool | None = None,
     overwrite: bool = False,
     say: Say = print,
 ) -> dict[str, Any]:
-    """Evaluate masks against references by a protocol, ``jobs`` cases at a time; returns the summary.
+    """Evaluate masks against references by a protocol; returns the summary.
 
     ``probabilities`` is a folder of maps, see ``io.probabilities``, whose calibration is scored, too.
-    Without ``jobs`` there are as many as there are cores, but each has ``CASES_A_PROCESS`` cases to do.
+    The cases are scored by ``pool``, else by processes by cores and cases.
     """
     if (out / "summary.json").exists() and not overwrite:
         raise InputError(f"{out}: holds an evaluation already; give --overwrite or another -o")
     predictions, references = find_masks(prediction), find_references(reference)
     scores: list[Score] = []
-    jobs = jobs or max(1, min(MAX_PROCESSES, os.cpu_count() or 1, len(references) // CASES_A_PROCESS))
     if probabilities is not None and not probabilities.is_dir():
         raise InputError(
             f"{probabilities}: no such folder; give one with <case_id>_liver.nii.gz, <case_id>_tumor.nii.gz"
         )
     stream = evaluate(
-        predictions, references, protocol=protocol, tolerance_mm=tolerance_mm, probabilities=probabilities, jobs=jobs
+        predictions,
+        references,
+        protocol=protocol,
+        tolerance_mm=tolerance_mm,
+        probabilities=probabilities,
+        pool=pool or processes_for(len(references), cases_a_process=4),
     )
     for score in tqdm(stream, total=len(references), desc="scoring", unit="case", disable=None):
         scores.append(score)
@@ -326,6 +334,10 @@ def _without_folder(result: Prediction) -> str:
     return result.error.replace(f"{folder.resolve()}{os.sep}", "").replace(f"{folder}{os.sep}", "")
 
 
+def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    write_csv(path, [*_rows_of_others(path, rows), *rows])
+
+
 def _rows_of_others(path: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows that a ``cases.csv`` of predictions holds of other cases; an earlier version's may lack a column."""
     if not path.is_file():
@@ -370,7 +382,7 @@ def _worst_first(scores: Sequence[Score]) -> list[Score]:
         values = [row.get(name) for name in ("liver_dice", "tumor_dice", "slice_iou")]
         return sum(1.0 if value is None else float(value) for value in values)
 
-    return sorted(drawable, key=quality)[:MAX_PANELS]
+    return sorted(drawable, key=quality)[:MAX_STAMPS]
 
 
 def _score_picture(score: Score) -> CasePicture:

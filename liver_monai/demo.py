@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from liver_monai.cohort import evaluate_cohort, predict_cohort
+from liver_monai.data.cases import find_images
 from liver_monai.data.phantom import write_phantoms
 from liver_monai.engine.training import train
 from liver_monai.errors import InputError
@@ -40,7 +41,7 @@ def run_demo(out: Path, *, seed: int, say: Callable[[str], None]) -> dict[str, A
     say("2/4  training bundle mobilenet")
     run = train(bundle="mobilenet", data=out / "train", out=out / "run", overrides={**SETTINGS, "seed": seed})
     say("3/4  predicting CTs that the training never saw")
-    predict_cohort([out / "test"], bundle=run, out=out / "masks", say=say)
+    predict_cohort(find_images([out / "test"]), bundle=run, out=out / "masks", say=say)
     say("4/4  scoring")
     summary = evaluate_cohort(out / "masks", out / "test", out=out / "evaluation", say=say)
     summary["minutes"] = round((time.monotonic() - started_s) / 60, 2)

@@ -1,4 +1,7 @@
-"""Work shared among processes, which never outlive the one that started them."""
+"""Who does the work on many cases: processes of this machine, which never outlive the one that started them.
+
+A cluster (``liver_monai.cluster``) is the other ``Pool``.
+"""
 
 from __future__ import annotations
 
@@ -10,37 +13,62 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 Result = TypeVar("Result")
 
+MAX_PROCESSES = 8
+"""Each holds a case or two; reading them from one disk is what more would wait for."""
 
-def in_processes(
-    call: Callable[..., Result],
-    tasks: Sequence[tuple[Any, ...]],
-    *,
-    n_processes: int,
-    killed: Callable[..., Result],
-) -> Iterator[Result]:
-    """Call a function with the arguments of each task, several at a time; results come in the order of the tasks.
 
-    A process that is killed, for its memory say, ends the whole pool: whoever has no result yet is then called alone.
+class Pool(Protocol):
+    """Whoever does tasks."""
 
-    Args:
-        call: of a module, so that another process finds it by its name.
-        n_processes: how many tasks at a time, each in a process of its own; 1 stays in this one.
-        killed: gives the result of a task, from the same arguments, whose process was killed when it was alone, too.
+    def results(
+        self, call: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], *, killed: Callable[..., Result]
+    ) -> Iterator[Result]:
+        """Call a function with the arguments of each task, several at a time; results come in the order of the tasks.
+
+        Args:
+            call: of a module, so that another process finds it by its name. What it raises is the caller's.
+            tasks: what another process can be sent.
+            killed: gives the result of a task, from the same arguments, that ends whatever process it is given to.
+        """
+
+
+@dataclass(frozen=True)
+class Processes:
+    """``n`` processes of this machine; 1 stays in this one.
+
+    One that is killed, for its memory say, ends all: whoever has no result yet is then called alone.
     """
-    if min(n_processes, len(tasks)) < 2:
-        yield from (call(*task) for task in tasks)
-        return
-    with open_pool(min(n_processes, len(tasks))) as pool:
-        futures = [pool.submit(call, *task) for task in tasks]
-        try:
-            for future, task in zip(futures, tasks, strict=True):
-                yield _result_of(future, call, task, killed)
-        finally:
-            pool.shutdown(cancel_futures=True)
+
+    n: int
+
+    def results(
+        self, call: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], *, killed: Callable[..., Result]
+    ) -> Iterator[Result]:
+        """See ``Pool``."""
+        n = min(self.n, len(tasks))
+        if n < 2:
+            yield from (call(*task) for task in tasks)
+            return
+        with open_pool(n) as pool:
+            futures = [pool.submit(call, *task) for task in tasks]
+            try:
+                for future, task in zip(futures, tasks, strict=True):
+                    yield _result_of(future, call, task, killed)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+ALONE = Processes(1)
+
+
+def processes_for(n_cases: int, *, cases_a_process: int) -> Processes:
+    """As many as there are cores, but each with ``cases_a_process`` to do: to start, one needs seconds."""
+    return Processes(max(1, min(MAX_PROCESSES, os.cpu_count() or 1, n_cases // cases_a_process)))
 
 
 def open_pool(n_processes: int) -> ProcessPoolExecutor:

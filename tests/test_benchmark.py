@@ -27,7 +27,7 @@ from liver_monai.engine.benchmark import budget, failures, leak_table, patient_t
 from liver_monai.engine.slice_loss import slice_losses
 from liver_monai.model.bundle import copy_bundle, find_bundle
 from liver_monai.report.benchmark import benchmark_tables, write_benchmark_markdown, write_benchmark_report
-from liver_monai.report.pictures import Interval, IntervalPanel, interval_figure
+from liver_monai.report.intervals import Interval, IntervalPanel, interval_figure
 from liver_monai.scoring.compare import bootstrap_interval
 from liver_monai.scoring.pooled import pooled
 from liver_monai.spec import ModelSpec

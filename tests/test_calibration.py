@@ -15,7 +15,7 @@ from monai.metrics import CalibrationErrorMetric
 
 from liver_monai.errors import InputError
 from liver_monai.io.probabilities import probability_file, read_probabilities
-from liver_monai.report.pictures import reliability_figure
+from liver_monai.report.plots import reliability_figure
 from liver_monai.scoring.calibration import N_BINS, calibrate
 
 SHAPE = (6, 7, 8)

@@ -32,6 +32,7 @@ from liver_monai.data.checks.run import examine, examine_case
 from liver_monai.data.checks.sources import find_scans
 from liver_monai.data.checks.table import CASE_CHECKS, DATASET_CHECKS, check_dataset
 from liver_monai.data.phantom import make_phantom
+from liver_monai.processes import Processes
 
 DONE, FAILED, USAGE = 0, 1, 2
 SHAPE = (96, 96, 24)
@@ -632,7 +633,7 @@ def test_one_bad_case_never_stops_the_others(cli, lits, tmp_path):
 def test_processes_give_the_reports_that_one_process_gives(lits):
     cases = [Case(case_id=str(n), image=lits / f"volume-{n}.nii", label=lits / f"segmentation-{n}.nii") for n in (0, 1)]
 
-    alone, together = (list(examine(cases, jobs=jobs)) for jobs in (1, 2))
+    alone, together = (list(examine(cases, pool=Processes(n))) for n in (1, 2))
 
     for one, other in zip(alone, together, strict=True):
         assert (one.case_id, one.findings, one.figures) == (other.case_id, other.findings, other.figures)

@@ -536,8 +536,9 @@ def test_what_training_cannot_use_is_told_in_one_line(cli, phantom_dataset, tmp_
     names["empty"].mkdir()
     arguments = [each.format(**names) for each in arguments]
     data = [] if "--data" in arguments else ["--data", phantom_dataset]
+    coarse = [] if "spec=3" in arguments else ["--set", "spec#spacing_mm=[5,5,10]"]
 
-    line = only_line(cli("train", *data, "-o", tmp_path / "run", *arguments))
+    line = only_line(cli("train", *data, "-o", tmp_path / "run", *coarse, *arguments))
 
     assert all(word.format(**names) in line for word in words), line
     assert not (tmp_path / "run" / "models" / "model.pt").exists()

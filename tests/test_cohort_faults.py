@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 
 from liver_monai.data.phantom import write_phantoms
-from liver_monai.io.files import whole_file
+from liver_monai.io.files import Pace, whole_file
 
-N_SOUND = 17
+N_SOUND, N_KILLS = 17, 10
 DONE, SOME_FAILED = 0, 3
 SCRIPT = "from liver_monai.cli import main; main()"
 READ_ANYTHING = "-dac_override,-dac_read_search"
@@ -91,7 +91,7 @@ def predict(*arguments):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("layout", ["given one by one", "a folder each"])
+@pytest.mark.parametrize("layout", ["given one by one", pytest.param("a folder each", marks=pytest.mark.slow)])
 def test_three_bad_cases_of_twenty_are_named_and_the_others_done(cohort, masks, trained_run, tmp_path, layout):
     out = tmp_path / "out"
     cases = sorted(cohort.iterdir())
@@ -134,14 +134,14 @@ def test_a_file_that_may_not_be_read_fails_alone(sound, trained_run, tmp_path):
 # Kills
 
 
-@pytest.mark.parametrize("n_kills", [3, pytest.param(10, marks=pytest.mark.slow)])
-def test_killed_at_any_moment_and_resumed_the_masks_are_the_same(cli, sound, masks, trained_run, tmp_path, n_kills):
+@pytest.mark.slow
+def test_killed_at_any_moment_and_resumed_the_masks_are_the_same(cli, sound, masks, trained_run, tmp_path):
     """Every other time it is killed while it writes; a folder that is finished makes room for a new one."""
-    generator = random.Random(n_kills)
+    generator = random.Random(0)
     folders = (tmp_path / f"out_{number}" for number in itertools.count())
     out = next(folders)
     used = [out]
-    for number in range(n_kills):
+    for number in range(N_KILLS):
         if masks_in(out).keys() == masks.keys():
             out = next(folders)
             used.append(out)
@@ -193,3 +193,14 @@ def test_what_a_killed_process_left_of_a_file_is_removed_by_the_next_that_writes
 
     assert (tmp_path / "mask.nii.gz").read_bytes() == b"whole"
     assert sorted(hidden_in(tmp_path)) == sorted(others)
+
+
+def test_what_takes_long_is_done_less_often():
+    pace, n_done, until = Pace(rest=9), 0, time.monotonic() + 0.5
+    while time.monotonic() < until:
+        if pace.is_due():
+            with pace.taken():
+                time.sleep(0.02)
+            n_done += 1
+
+    assert 1 <= n_done <= 0.5 / (10 * 0.02) + 1

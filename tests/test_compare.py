@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from liver_monai.engine.comparison import read_evaluations
 from liver_monai.errors import InputError
-from liver_monai.report.pictures import ForestRow, forest_figure
+from liver_monai.report.intervals import ForestRow, forest_figure
 from liver_monai.scoring.compare import bootstrap_interval, holm, paired_difference, signed_rank_p
 
 P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=8)

@@ -1,15 +1,21 @@
-"""Several processes train as one: torchrun on CPUs, with the configs that MONAI's bundles have for it."""
+"""Several processes train as one: torchrun on CPUs, with the configs that MONAI's bundles have for it, or train."""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
+import torch
+from conftest import as_options
+from test_cohort_faults import SCRIPT, hidden_in, wait_for
 
 from liver_monai.data.phantom import write_phantoms
 from liver_monai.data.splits import share_of_process
@@ -88,13 +94,13 @@ def test_two_processes_train_as_one_and_end_cleanly_every_time(ten_phantoms, tmp
 
 
 @pytest.mark.slow
-def test_two_processes_score_as_one(trained_run, ten_phantoms, tmp_path):
+def test_two_processes_score_as_one_though_one_has_more_cases(trained_run, ten_phantoms, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(trained_run, run, ignore=shutil.ignore_patterns("store"))
 
     scores = []
     for configs, n_processes in ((EVALUATE, 1), (TOGETHER[EVALUATE], N_PROCESSES)):
-        done = start(configs, run, ten_phantoms, n_processes=n_processes)
+        done = start(configs, run, ten_phantoms, n_processes=n_processes, folds=write_folds(tmp_path, ten_phantoms))
         assert done.returncode == 0, done.stderr
         scores.append((run / "evaluation" / "metrics.csv").read_text())
         (run / "evaluation" / "metrics.csv").unlink()
@@ -102,6 +108,14 @@ def test_two_processes_score_as_one(trained_run, ten_phantoms, tmp_path):
     assert scores[0] == scores[1]
     liver = dict(line.split(",") for line in scores[0].split())["val_liver_dice"]
     assert float(liver) > 0.3
+
+
+def write_folds(folder: Path, data: Path) -> Path:
+    """Three cases to validate on: two for one process and one for the other."""
+    cases = sorted(file.name.removesuffix(".nii.gz") for file in (data / "imagesTr").iterdir())
+    path = folder / "folds.csv"
+    path.write_text("case_id,fold\n" + "".join(f"{case},{min(n // 3, 3)}\n" for n, case in enumerate(cases)))
+    return path
 
 
 @pytest.mark.slow
@@ -118,3 +132,92 @@ def test_more_processes_than_cases_to_validate_on_are_refused(trained_run, phant
     done = start(TOGETHER[TRAIN], run, phantom_dataset, **values, fold="$None")
     assert done.returncode == 0, done.stderr
     assert json.loads((run / "models" / "model.json").read_text())["epoch"] == 1
+
+
+# liver-monai train under torchrun
+
+EPOCHS = 3
+
+
+def torchrun(out: Path, *arguments: object, max_restarts: int = 0) -> subprocess.Popen[str]:
+    """``torchrun --no-python liver-monai train``."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={N_PROCESSES}"]
+    command = [*launcher, f"--max-restarts={max_restarts}", "--no-python", sys.executable, "-c", SCRIPT, "train"]
+    options = [str(each) for each in ("-o", out, *arguments)]
+    return subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def training_of(data: Path) -> list[object]:
+    settings = {**SETTINGS, "slabs_per_epoch": 640, "batch_size": 8}
+    return ["--data", data, "--epochs", EPOCHS, *as_options({n: v for n, v in settings.items() if n != "max_epochs"})]
+
+
+def rank(process: subprocess.Popen[str], number: int) -> psutil.Process:
+    """One of the processes that torchrun has started."""
+    children = psutil.Process(process.pid).children()
+    return next(child for child in children if child.environ().get("RANK") == str(number))
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "models" / "model.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def whole(ten_phantoms, tmp_path_factory):
+    """A training by two processes that nothing happened to."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    process = torchrun(run, *training_of(ten_phantoms), max_restarts=1)
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+    assert said.count("trained: ") == 1
+    assert not hidden_in(run)
+    return run
+
+
+@pytest.mark.slow
+def test_a_run_of_another_job_is_refused_at_every_restart(ten_phantoms, whole):
+    before = {file: file.stat().st_mtime_ns for file in whole.rglob("*")}
+
+    process = torchrun(whole, *training_of(ten_phantoms), max_restarts=1)
+    said, _ = process.communicate()
+
+    assert process.returncode != 0
+    assert said.count("holds a run already") == 2
+    assert before == {file: file.stat().st_mtime_ns for file in whole.rglob("*")}
+
+
+def assert_same(run: Path, whole: Path) -> None:
+    assert all(torch.equal(a, b) for a, b in zip(weights(run).values(), weights(whole).values(), strict=True))
+    assert len((run / "models" / "history.csv").read_text().splitlines()) == 1 + EPOCHS
+    assert json.loads((run / "record.json").read_text())["validation"]
+
+
+@pytest.mark.slow
+def test_a_training_one_of_whose_processes_is_killed_amid_an_epoch_goes_on(ten_phantoms, whole, tmp_path):
+    run = tmp_path / "run"
+    process = torchrun(run, *training_of(ten_phantoms), max_restarts=1)
+    wait_for((run / "models" / "checkpoint.pth").exists, limit_s=200)
+
+    rank(process, 0).kill()  # the one that writes for all
+    said, _ = process.communicate()
+
+    assert process.returncode == 0, said
+    assert_same(run, whole)
+    assert not hidden_in(run)
+
+
+@pytest.mark.slow
+def test_a_training_one_of_whose_processes_is_asked_to_end_stops_and_goes_on(ten_phantoms, whole, tmp_path):
+    run = tmp_path / "run"
+    process = torchrun(run, *training_of(ten_phantoms))
+    wait_for((run / "models" / "checkpoint.pth").exists, limit_s=200)
+
+    os.kill(rank(process, 1).pid, signal.SIGTERM)
+    said, _ = process.communicate()
+
+    assert process.returncode != 0
+    assert said.count("SIGTERM: the training stopped in epoch 2 after step") == 1, said
+    resumed = torchrun(run, "--resume")
+    said, _ = resumed.communicate()
+    assert resumed.returncode == 0, said
+    assert_same(run, whole)

@@ -71,6 +71,7 @@ def test_the_python_door_gives_the_same_mask(cli, trained_run, phantom_dataset, 
     np.testing.assert_array_equal(mask.affine, written.affine)
 
 
+@pytest.mark.slow
 def test_monai_trains_the_same_weights(cli, phantom_dataset, trained_run, tmp_path):
     """From one and the same set of configs."""
     settings = {"max_epochs": 1, "slabs_per_epoch": 4, "seed": 3}

@@ -27,6 +27,7 @@ from liver_monai.engine.evaluation import (
 )
 from liver_monai.engine.metrics import CaseDice, CaseDiceHandler
 from liver_monai.io.volumes import AFFINE_TOLERANCE_MM, read_mask
+from liver_monai.processes import Processes
 from liver_monai.scoring.protocols import score_case
 
 AFFINE = np.array([[-2.0, 0, 0, 90], [0, -2.5, 0, 80], [0, 0, 4, -30], [0, 0, 0, 1]])
@@ -328,7 +329,7 @@ def test_processes_say_what_one_process_says(tmp_path):
         cases.append(case)
         predictions.update(found)
 
-    alone, together = (list(evaluate(predictions, cases, jobs=jobs)) for jobs in (1, 2))
+    alone, together = (list(evaluate(predictions, cases, pool=Processes(n))) for n in (1, 2))
 
     assert [score_row(score) for score in together] == [score_row(score) for score in alone]
     assert lesion_rows(together) == lesion_rows(alone) != []
@@ -347,7 +348,7 @@ def test_a_killed_process_never_stops_the_others(tmp_path):
     deadly = Case(case_id="deadly", image=tmp_path, label=EndsTheProcess())
     case, predictions = pair(tmp_path, "a", *BY_HAND["a"])
 
-    killed, scored = evaluate(predictions, [deadly, case], jobs=2)
+    killed, scored = evaluate(predictions, [deadly, case], pool=Processes(2))
 
     assert "was killed" in killed.error
     assert score_row(scored)["liver_dice"] == pytest.approx(8 / 9)

@@ -35,11 +35,12 @@ MAY_IMPORT = {
     "scoring": GROUND,
     "engine": GROUND | {"io", "data", "model", "scoring"},
     "report": GROUND | {"io", "scoring"},
+    "cluster": GROUND,
     "cohort": EVERYTHING,
     "benchmark": EVERYTHING,
     "doctor": EVERYTHING,
     "demo": EVERYTHING | {"cohort"},
-    "cli": EVERYTHING | {"cohort", "benchmark", "doctor", "demo"},
+    "cli": EVERYTHING | {"cluster", "cohort", "benchmark", "doctor", "demo"},
     "liver_monai": EVERYTHING,
 }
 """What each module or folder of the package may import, besides itself; the last two are imported by nothing."""

@@ -18,8 +18,8 @@ from PIL import Image
 from liver_monai.data.phantom import make_phantom
 from liver_monai.report.mask_pictures import draw_histogram, view_ends
 from liver_monai.report.measurement import find_findings
-from liver_monai.report.pictures import RadiologicalView
 from liver_monai.report.surface_picture import draw_surface
+from liver_monai.report.view import RadiologicalView
 from liver_monai.report.viewer import LABEL_STEP, MAX_SLICES, SHOWN_HU, build_viewer, choose_shown
 
 
@@ -186,7 +186,7 @@ def test_the_viewer_shows_the_file_however_it_is_stored(codes):
 
     assert [len(data["slices"]), data["width"], data["height"]] == [24, 60, 50]
     for z, shown in enumerate(data["slices"]):
-        labels = np.rint(picture(shown["labels"])[..., 0] * 255 / LABEL_STEP) if shown["labels"] else np.zeros((50, 60))
+        labels = np.rint(picture(shown["labels"]) * 255 / LABEL_STEP) if shown["labels"] else np.zeros((50, 60))
         np.testing.assert_array_equal(labels, mask[:, :, z].T)  # LPS: columns to the left, rows to the back
     (x0, y0), (x1, y1) = data["lesions"][0]["lines"][0]
     assert np.hypot(x1 - x0, y1 - y0) * 1.5 == pytest.approx(found.lesions[0].longest.length_mm, abs=0.05)

@@ -12,19 +12,25 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from liver_monai.processes import in_processes
+from liver_monai.cluster import open_cluster
+from liver_monai.processes import ALONE, Processes
 
 PARENT = """
 import sys
 from pathlib import Path
-from liver_monai.processes import in_processes
+from liver_monai.cluster import open_cluster
+from liver_monai.processes import Processes
 
 sys.path.insert(0, sys.argv[1])
 from test_processes import hold
 
 if __name__ == "__main__":
     tasks = [(str(Path(sys.argv[2]) / name),) for name in ("a", "b", "c")]
-    list(in_processes(hold, tasks, n_processes=2, killed=hold))
+    if sys.argv[3] == "processes":
+        list(Processes(2).results(hold, tasks, killed=hold))
+    else:
+        with open_cluster("local:2") as cluster:
+            list(cluster.results(hold, tasks, killed=hold))
 """
 
 
@@ -47,28 +53,41 @@ def killed(number):
     return f"{number} killed"
 
 
-@pytest.mark.parametrize("n_processes", [1, 2])
-def test_results_come_in_the_order_of_the_tasks(n_processes):
+@pytest.fixture(scope="module")
+def cluster():
+    with open_cluster("local:2") as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=["processes", "cluster"])
+def pool(request):
+    """Whoever works in other processes than this one."""
+    return request.getfixturevalue("cluster") if request.param == "cluster" else Processes(2)
+
+
+def test_results_come_in_the_order_of_the_tasks(pool):
     tasks = [(number,) for number in (5, 3, 4)]
 
-    assert list(in_processes(double, tasks, n_processes=n_processes, killed=killed)) == [10, 6, 8]
+    assert [list(each.results(double, tasks, killed=killed)) for each in (ALONE, pool)] == [[10, 6, 8]] * 2
 
 
-def test_an_error_is_the_callers():
+def test_an_error_is_the_callers(pool):
     with pytest.raises(ValueError, match="nothing"):
-        list(in_processes(double, [(1,), (0,)], n_processes=2, killed=killed))
+        list(pool.results(double, [(1,), (0,)], killed=killed))
 
 
-def test_who_is_killed_is_told_and_the_others_have_their_results():
+def test_who_is_killed_is_told_and_the_others_have_their_results(pool):
     tasks = [(number,) for number in (1, -2, 3)]
 
-    assert list(in_processes(double, tasks, n_processes=2, killed=killed)) == [2, "-2 killed", 6]
+    assert list(pool.results(double, tasks, killed=killed)) == [2, "-2 killed", 6]
 
 
-def test_no_process_outlives_the_one_that_started_it_however_that_ends(tmp_path):
+@pytest.mark.parametrize("pool", ["processes", "cluster"])
+def test_no_process_outlives_the_one_that_started_it_however_that_ends(tmp_path, pool):
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
-    parent = subprocess.Popen([sys.executable, script, Path(__file__).parent, tmp_path], stderr=subprocess.DEVNULL)
+    command = [sys.executable, script, Path(__file__).parent, tmp_path, pool]
+    parent = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while len(list(tmp_path.glob("*.held"))) < 2:
         assert parent.poll() is None
         time.sleep(0.05)

@@ -5,6 +5,7 @@ import re
 import tracemalloc
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import matplotlib.image
 import numpy as np
@@ -15,21 +16,19 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure as Picture
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
+from liver_monai.report.canvas import LIVER_COLOUR, TUMOR_COLOUR
+from liver_monai.report.overlays import STAMP_WIDTH, draw_overlays, draw_stamp, overlay_figure
 from liver_monai.report.page import MISSING, CasePanel, Figure, Table, write_page
-from liver_monai.report.pictures import (
+from liver_monai.report.plots import (
     LESION_KINDS,
-    LIVER_COLOUR,
-    TUMOR_COLOUR,
-    choose_slices,
     draw_lesion_plot,
-    draw_overlays,
     draw_score_plot,
     draw_training_curves,
     lesion_figure,
-    overlay_figure,
     score_figure,
     training_figure,
 )
+from liver_monai.report.view import choose_slices
 
 SPACING_MM = np.array([2.0, 4.0, 5.0])
 SHAPE = (100, 60, 16)  # 200 x 240 x 80 mm
@@ -265,6 +264,37 @@ class Parsed(HTMLParser):
 
     def all(self, name: str) -> list[dict[str, str | None]]:
         return [attributes for tag, attributes in self.tags if tag == name]
+
+
+def test_a_row_may_have_a_small_picture_and_a_page_of_its_own(tmp_path: Path) -> None:
+    image, mask, affine = make_scan()
+    stamp = draw_stamp(image, {"prediction": mask}, affine=affine)
+    rows = [["case_1", 0.9], ["case_2", None]]
+    table = Table(title="Cases", columns=["case", "Dice"], rows=rows, links={"case_1": "findings/case_1/report.html"},
+                  pictures={"case_1": stamp})  # fmt: skip
+    parts: dict[str, Any] = {"title": "t", "summary": [], "figures": [], "panels": [], "provenance": {}}
+    write_page(tmp_path / "report.html", tables=[table], **parts)
+    page = Parsed((tmp_path / "report.html").read_text(encoding="utf-8"))
+    (shown,) = page.all("img")
+    assert str(shown["src"]).startswith("data:image/jpeg;base64,")
+    assert shown["loading"] == "lazy"
+    assert [link["href"] for link in page.all("a")] == ["findings/case_1/report.html"]
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR"])
+def test_a_stamp_is_small_and_shows_the_tumor_in_every_orientation(codes: str) -> None:
+    image, mask, affine = make_scan()
+    (turned, turned_affine), (labels, _) = reorient(image, affine, codes), reorient(mask, affine, codes)
+    jpeg = draw_stamp(turned, {"prediction": labels}, affine=turned_affine)
+    assert jpeg == draw_stamp(image, {"prediction": mask}, affine=affine)
+    assert len(jpeg) < 10_000
+    picture = matplotlib.image.imread(io.BytesIO(jpeg), format="jpeg").astype(float)
+    assert picture.shape[1] == STAMP_WIDTH
+    is_orange = np.abs(picture - 255 * np.array(to_rgba(TUMOR_COLOUR)[:3])).max(axis=-1) < 60
+    rows, columns = np.nonzero(is_orange)
+    assert rows.size > 50
+    assert columns.mean() < picture.shape[1] / 2  # the patient's right is on the left
+    assert rows.mean() < picture.shape[0] / 2  # the front is up
 
 
 def write(folder: Path, *, text: str = "plain", rows: list[list[str | int | float | None]] | None = None) -> Parsed:

@@ -19,6 +19,7 @@ from liver_monai.data.store import Lesion, build_store, open_case, source_of, st
 from liver_monai.data.transforms import model_grid, preprocessing
 from liver_monai.data.validation import StoredVolume
 from liver_monai.errors import InputError
+from liver_monai.processes import Processes
 from liver_monai.spec import LIVER, TUMOR, ModelSpec
 
 SPEC = ModelSpec(encoder="resnet34", spacing_mm=(2, 2, 3))
@@ -282,7 +283,7 @@ def test_processes_store_what_one_does(tmp_path):
     cases = [make_case(tmp_path, name=name) for name in ("a", "b", "c")]
     alone = build_store(cases, spec=SPEC, folder=tmp_path / "alone")
 
-    done = list(store_cases(cases, spec=SPEC, folder=tmp_path / "together", jobs=2))
+    done = list(store_cases(cases, spec=SPEC, folder=tmp_path / "together", pool=Processes(2)))
 
     assert sorted(result.case.case_id for result in done) == ["a", "b", "c"]
     for case, expected in zip(cases, alone, strict=True):

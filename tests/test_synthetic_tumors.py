@@ -24,6 +24,7 @@ from liver_monai.data.synthetic_tumors import (
     RandLiverTumord,
     draw_tumor,
     paint_tumor,
+    roomy_places,
 )
 from liver_monai.errors import InputError
 from liver_monai.spec import LIVER, TUMOR, ModelSpec
@@ -133,6 +134,18 @@ def test_the_slice_in_the_middle_of_a_slab_shows_a_tumour():
     ]
 
     assert np.mean(is_new) > 0.9
+
+
+def test_a_tumour_is_placed_where_the_liver_goes_on_around_it():
+    liver = np.zeros((1, 30, 40), bool)
+    liver[0, 5:26, 8:29] = True  # 21 x 21 voxels of 2 x 1 mm, its middle at 15, 18
+    axes = positions(liver.shape, (2.0, 1.0, 3.0))
+
+    rows, columns = np.unravel_index(roomy_places(liver, 10.0, axes=axes), liver.shape)[1:]  # 7 mm: 4 rows, 7 columns
+
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (9, 21, 15, 21)
+    assert len(rows) == 13 * 7
+    np.testing.assert_array_equal(roomy_places(liver, 90.0, axes=axes), np.flatnonzero(liver))
 
 
 # One body

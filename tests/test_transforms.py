@@ -216,3 +216,26 @@ def test_no_neighbour_is_dropped_unless_asked_for():
 def test_a_share_of_dropped_neighbours_that_is_none_is_refused(prob):
     with pytest.raises(InputError, match="drop_neighbors is"):
         RandDropNeighborsd("image", prob=prob)
+
+
+def test_left_and_right_change_places_only_where_asked_for():
+    rows = np.broadcast_to(np.linspace(0, 200, 32, dtype=np.float32)[:, None], (3, 32, 48))
+    label = np.broadcast_to((np.arange(32) < 16).astype(np.uint8)[:, None], (1, 32, 48))
+
+    def share_mirrored(mirroring):
+        augment = augmentation(SPEC, mirroring=mirroring).set_random_state(seed=2)
+        drawn = [augment({"image": rows, "label": label}) for _ in range(40)]
+        falls = [bool(item["image"][1, :8].mean() > item["image"][1, -8:].mean()) for item in drawn]
+        labels = [bool(item["label"][0, :8].float().mean() < item["label"][0, -8:].float().mean()) for item in drawn]
+        assert falls == labels  # image and label together
+        return sum(falls) / len(falls)
+
+    assert share_mirrored(0.0) == 0
+    assert share_mirrored(1.0) == 1
+    assert 0.2 < share_mirrored(0.5) < 0.8
+
+
+@pytest.mark.parametrize("mirroring", [-0.1, 1.1])
+def test_a_share_of_mirrored_slabs_that_is_none_is_refused(mirroring):
+    with pytest.raises(InputError, match="mirroring is"):
+        augmentation(SPEC, mirroring=mirroring)

@@ -15,6 +15,7 @@ from liver_monai.io.dicom.patient import patient_pseudonym
 from liver_monai.io.volumes import VOLUME_FORMATS, is_volume_file, strip_suffix
 
 LITS_IMAGE, LITS_LABEL = "volume-", "segmentation-"
+NNUNET_VALIDATION = "fold_*/validation/*"
 PATIENT = re.compile(r"^(sub-[A-Za-z0-9]+|pat(?:ient)?[-_]?[0-9]+)(?![A-Za-z0-9])")
 """Names that tell the patient: BIDS's ``sub-07_ses-1``, ``patient7_portal``."""
 
@@ -108,10 +109,12 @@ def find_masks(path: str | Path) -> dict[str, Path]:
 
 
 def masks_of(path: Path) -> list[Path]:
-    """A file itself, or the volumes in a folder."""
+    """A file itself, or the volumes in a folder; of what nnU-Net trained, the masks of all folds' validation."""
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     files = [path] if path.is_file() else sorted(file for file in path.iterdir() if is_volume_file(file))
+    if not files:
+        files = sorted(file for file in path.glob(NNUNET_VALIDATION) if is_volume_file(file))
     if not files:
         raise InputError(f"{path}: holds no mask; expected {VOLUME_FORMATS}")
     return files

@@ -27,6 +27,7 @@ from liver_monai.data.store import (
 )
 from liver_monai.errors import InputError
 from liver_monai.io.files import write_json
+from liver_monai.processes import Pool
 from liver_monai.spec import ModelSpec
 
 INDEX, FOLDS = "store.json", "folds.csv"
@@ -67,6 +68,13 @@ def open_dataset(dataset_dir: str | Path) -> CuratedCases:
     return _read_index(Path(dataset_dir).expanduser()) if is_store(dataset_dir) else curated_cases(dataset_dir)
 
 
+def licence_of(dataset_dir: str | Path) -> str:
+    """What is known of the licence of a data set, or of that which a store was prepared from."""
+    if not is_store(dataset_dir):
+        return licence_note(dataset_dir)
+    return str(_index(Path(dataset_dir).expanduser()).get("licence", ""))
+
+
 def known_burden(dataset_dir: str | Path) -> dict[str, float]:
     """The tumours' share of the liver by case_id: known of a store, and of nothing else without reading its masks."""
     if not is_store(dataset_dir):
@@ -94,7 +102,7 @@ def prepare(
     out: Path,
     excludes: Path | None = None,
     spacing_overrides: Path | None = None,
-    jobs: int | None = None,
+    pool: Pool | None = None,
     seed: int = 0,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
@@ -105,7 +113,7 @@ def prepare(
         spec: its grid counts.
         out: the store.
         excludes, spacing_overrides: see ``curated_cases``.
-        jobs: cases at a time.
+        pool: who does it, as ``store_cases`` takes it.
         seed: of the folds.
         say: takes a line for people.
 
@@ -122,7 +130,7 @@ def prepare(
     licence = licence_note(dataset_dir)
     say(f"licence: {licence}. {WEIGHTS_INHERIT}")
     done: list[Preparation] = []
-    for result in store_cases(data.cases, spec=spec, folder=out, jobs=jobs):
+    for result in store_cases(data.cases, spec=spec, folder=out, pool=pool):
         done.append(result)
         if not result.is_kept:
             say(f"{result.case.case_id}: {'failed: ' + result.error if result.error else 'prepared'}")

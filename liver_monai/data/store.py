@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import platform
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -34,7 +35,7 @@ from liver_monai.data.slabs import slab_indices
 from liver_monai.data.transforms import ORIENTATION, LoadImageVolumed, to_grid
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.volumes import Source, files_of, last_axis_first
-from liver_monai.processes import in_processes
+from liver_monai.processes import Pool, processes_for
 from liver_monai.spec import LABELS, LIVER, TUMOR, ModelSpec
 
 logger = logging.getLogger(__name__)
@@ -54,11 +55,6 @@ ZSTD = {"codec": blosc2.Codec.ZSTD, "clevel": 5, "nthreads": 1}
 """For what is read as a whole."""
 ONE_THREAD = {"nthreads": 1}
 """The cores are the training's."""
-
-CASES_A_PROCESS = 4
-"""A process needs seconds to start, as long as a few cases take."""
-MAX_PROCESSES = 8
-"""Each holds a CT and its copy on the model grid, up to 2 GB."""
 
 GEOMETRY = ("affine", "original_affine", "oriented_affine", "oriented_shape")
 
@@ -193,7 +189,7 @@ def build_store(cases: Sequence[Case], *, spec: ModelSpec, folder: str | Path) -
 
 
 def store_cases(
-    cases: Sequence[Case], *, spec: ModelSpec, folder: str | Path, jobs: int | None = None
+    cases: Sequence[Case], *, spec: ModelSpec, folder: str | Path, pool: Pool | None = None
 ) -> Iterator[Preparation]:
     """Bring cases to the model grid, yielding what became of each; one that fails never stops the others.
 
@@ -203,7 +199,8 @@ def store_cases(
         cases: with labels.
         spec: its grid counts: spacing_mm.
         folder: of the store.
-        jobs: cases at a time, each in a process of its own; by default by cores and cases, few in this process.
+        pool: who does it; each holds a CT and its copy on the model grid, up to 2 GB. By default processes by cores
+            and cases, few cases in this process.
     """
     folder = Path(folder)
     tasks = []
@@ -214,9 +211,9 @@ def store_cases(
             tasks.append((case, spec, folder))
     if not tasks:
         return
-    jobs = jobs or max(1, min(MAX_PROCESSES, os.cpu_count() or 1, len(tasks) // CASES_A_PROCESS))
+    pool = pool or processes_for(len(tasks), cases_a_process=4)
     with _writing(folder):
-        results = in_processes(_try_case, tasks, n_processes=jobs, killed=_killed)
+        results = pool.results(_try_case, tasks, killed=_killed)
         yield from tqdm(results, total=len(tasks), desc="preparing", unit="case", disable=None)
 
 
@@ -365,7 +362,7 @@ def _write_case(case: Case, spec: ModelSpec, folder: Path) -> None:
     loaded = LoadImageVolumed(("image", "label"))({**case.to_item()})
     reference, content_hash = np.asarray(loaded["label"])[0], _content_hash(np.asarray(loaded["image"])[0])
     item = to_grid(spec)(loaded)
-    temporary = place.with_name(f".{os.getpid()}.{place.name}.writing")
+    temporary = place.with_name(f".{platform.node()}.{os.getpid()}.{place.name}.writing")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:

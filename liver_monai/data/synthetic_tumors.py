@@ -45,6 +45,8 @@ GAP_MM = 3.0
 """Between tumours, lest two become one lesion."""
 INSIDE = 0.9
 """Share of the visible body that must be liver; what lies beyond is cut off as by the capsule."""
+ARM = 0.7
+"""Share of the radius; the corners of such a square lie on the surface, and ``INSIDE`` decides."""
 TRIES = 8
 SHRINK = 0.85
 """Where there is no room, another place is tried with a smaller tumour."""
@@ -171,9 +173,9 @@ class RandLiverTumord(RandomizableTransform, MapTransform):
     ) -> SyntheticTumor | None:
         """A tumour that the liver has room for."""
         near = _as_axes((axes[0][anchors], *axes[1:]))
-        places = np.flatnonzero(label[anchors] == LIVER)
         least_mm, most_mm = self.radius_mm
         radius_mm = float(np.exp(rng.uniform(np.log(least_mm), np.log(most_mm))))
+        places = roomy_places(label[anchors] == LIVER, radius_mm, axes=axes)
         for _ in range(TRIES if len(places) else 0):
             place = np.unravel_index(rng.choice(places), label[anchors].shape)
             within = [mm * rng.uniform(-0.5, 0.5) for mm in _steps_mm(axes)]
@@ -214,6 +216,20 @@ def draw_tumor(rng: np.random.Generator, centre_mm: Vector, radius_mm: float, *,
 def _field(rng: np.random.Generator, *, pitch_mm: float, radius_mm: float) -> SmoothField:
     """It need not repeat later than the tumour ends."""
     return SmoothField(rng, pitch_mm=pitch_mm, period_mm=4 * radius_mm)
+
+
+def roomy_places(liver: NDArray[np.bool_], radius_mm: float, *, axes: Axes) -> NDArray[np.intp]:
+    """Flat indices of liver voxels in the middle of a square of liver, ``ARM`` radii to each side; of all if none is.
+
+    Anywhere in the liver large tumours rarely find room, and shrink: in slabs of a patient's CT a third of those above
+    20 mm was left, and here is half.
+    """
+    inside = liver.astype(np.uint8)
+    for axis, mm in enumerate(_steps_mm(axes)[1:], start=1):
+        reach = round(ARM * radius_mm / mm)
+        inside = ndimage.minimum_filter1d(inside, 2 * reach + 1, axis=axis, mode="nearest")
+    places = np.flatnonzero(inside)
+    return places if len(places) else np.flatnonzero(liver)
 
 
 def has_room(label: NDArray[Any], tumor: SyntheticTumor, *, axes: Axes) -> bool:

@@ -16,6 +16,7 @@ from monai.transforms import (
     Orientationd,
     RandAdjustContrastd,
     RandAffined,
+    RandFlipd,
     RandGaussianNoised,
     RandGaussianSmoothd,
     RandomizableTransform,
@@ -140,17 +141,26 @@ class RandDropNeighborsd(RandomizableTransform, MapTransform):
         return {**data, **{key: data[key][shown] for key in self.key_iterator(data)}}
 
 
-def augmentation(spec: ModelSpec, *, drop_neighbors: float = 0.0) -> Compose:
+def augmentation(spec: ModelSpec, *, drop_neighbors: float = 0.0, mirroring: float = 0.0) -> Compose:
     """Window a slab ``(slab_size, H, W)`` in HU and vary it as scanners and patients vary.
 
-    Left-right mirroring is left out: the liver is on the right. ``drop_neighbors`` is how often each neighbour of the
-    centre slice is dropped (``RandDropNeighborsd``).
+    Args:
+        spec: hu_window and roi_size.
+        drop_neighbors: how often each neighbour of the centre slice is dropped (``RandDropNeighborsd``).
+        mirroring: how often left and right change places; never, unless asked for: the liver is on the right.
+
+    Raises:
+        InputError: a share that is none.
     """
+    if not 0 <= mirroring <= 1:
+        raise InputError(f"mirroring is {mirroring}; it must lie between 0 and 1")
     keys = ("image", "label")
     dropping = [RandDropNeighborsd("image", prob=drop_neighbors)] if drop_neighbors else []
+    flipping = [RandFlipd(keys, prob=mirroring, spatial_axis=0)] if mirroring else []
     return Compose(
         [
             *dropping,
+            *flipping,
             hu_window(spec),
             RandAffined(
                 keys,

@@ -6,6 +6,7 @@ Each training lies in ``OUT/foldK`` and is a run as any; they share the store ``
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import mean
@@ -47,9 +48,11 @@ def train_folds(
         What ``OUT/summary.json`` holds: epoch, scores and cases of each fold, and the scores' means.
 
     Raises:
-        InputError: as ``train``, or data of one patient.
+        InputError: as ``train``, data of one patient, or several processes of torchrun.
         SystemExit: as ``train``.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("--fold all trains in one process; under torchrun, give one --fold after the other")
     folder = Path(out).expanduser().resolve()
     runs = [Path(each) for each in find_members(folder) if Path(each) != folder]
     if (folder / "configs").exists() or (runs and not resume):

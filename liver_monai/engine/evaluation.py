@@ -19,7 +19,7 @@ from liver_monai.errors import InputError, one_line
 from liver_monai.io.files import whole_file, write_json
 from liver_monai.io.probabilities import STRUCTURES, probability_file, read_probabilities
 from liver_monai.io.volumes import read_mask, require_same_grid
-from liver_monai.processes import in_processes
+from liver_monai.processes import ALONE, Pool
 from liver_monai.scoring.calibration import Calibration, calibrate
 from liver_monai.scoring.measures import TOLERANCE_MM
 from liver_monai.scoring.overlap import CLASSES, pixel_accuracy
@@ -48,7 +48,7 @@ def evaluate(
     protocol: str = "lits",
     tolerance_mm: float = TOLERANCE_MM,
     probabilities: Path | None = None,
-    jobs: int = 1,
+    pool: Pool = ALONE,
 ) -> Iterator[Score]:
     """Score every reference against the prediction of its case, in order, yielding each as it is there.
 
@@ -58,10 +58,10 @@ def evaluate(
         protocol: a name in ``scoring.protocols.PROTOCOLS``.
         tolerance_mm: of the normalized surface distance (NSD).
         probabilities: folder of probability maps, see ``io.probabilities``, whose calibration is scored, too.
-        jobs: how many cases at a time, each in a process of its own; 1 stays in this one.
+        pool: who scores them.
     """
     tasks = [(case, predictions.get(case.case_id), protocol, tolerance_mm, probabilities) for case in references]
-    return in_processes(_try_case, tasks, n_processes=jobs, killed=_killed)
+    return pool.results(_try_case, tasks, killed=_killed)
 
 
 def score_row(score: Score) -> dict[str, Any]:

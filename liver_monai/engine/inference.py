@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from monai.data import MetaTensor
 from liver_monai.data.cases import Case
 from liver_monai.engine.device import find_device, keep_freed_memory
 from liver_monai.engine.ensemble import Ensemble
+from liver_monai.engine.exported import exported_parts
 from liver_monai.engine.inferer import batch_of_one
 from liver_monai.engine.plausibility import Plausibility, warnings_of_mask
 from liver_monai.engine.postprocess import mask_path
@@ -33,8 +37,10 @@ from liver_monai.model.bundle import (
     refusing_values,
 )
 from liver_monai.model.export import Logits
+from liver_monai.model.formats import is_exported
 from liver_monai.model.trust import OF_PREDICTION, require_trusted
 from liver_monai.model.weights import load_weights
+from liver_monai.processes import Pool
 from liver_monai.spec import LIVER, TUMOR, ModelSpec
 
 Bundles = str | Path | Sequence[str | Path]
@@ -138,8 +144,8 @@ def load_model(bundle: Bundles, *, choices: Choices = AS_BUNDLED, output_dir: Pa
     """Build the network of a trained bundle and load its weights; or those of several, which are then one.
 
     Args:
-        bundle: a run's folder; or several, whose probabilities are averaged. What is not a network's own, such as the
-            cleaning of masks, is taken from the first.
+        bundle: a run's folder or a file that ``export`` made; or several, whose probabilities are averaged. What is
+            not a network's own, such as the cleaning of masks, is taken from the first.
         choices: where and how.
         output_dir: where ``Model.segment`` writes masks; ``None`` writes none.
 
@@ -157,6 +163,16 @@ def load_model(bundle: Bundles, *, choices: Choices = AS_BUNDLED, output_dir: Pa
 
 
 def _load_one(bundle: str | Path, *, choices: Choices, output_dir: Path | None) -> Model:
+    if is_exported(bundle):
+        parts = exported_parts(
+            Path(bundle).expanduser(),
+            device_name=choices.device,
+            runtime=choices.runtime,
+            inferer=choices.of_inferer(),
+            overrides=choices.overrides,
+            output_dir=output_dir,
+        )
+        return Model(**parts)
     device = find_device(choices.device)
     folder = find_bundle(bundle)
     path = folder / "configs" / "inference.json"
@@ -217,16 +233,18 @@ def predict(
     bundle: Bundles,
     out: str | Path,
     choices: Choices = AS_BUNDLED,
+    pool: Pool | None = None,
     overwrite: bool = False,
     resume: bool = False,
 ) -> Iterator[Prediction]:
-    """Segment CTs one by one, yielding each result as it is there; the next CT is read meanwhile.
+    """Segment CTs, yielding each result, in their order, as it is there.
 
     Args:
         cases: CTs, of distinct names.
         bundle: a run's folder, or several, as ``load_model`` takes them.
         out: where the masks go, named like their CTs, and into its folder ``probabilities`` the maps.
         choices: where and how.
+        pool: who does it, each with a model of its own; by default this process does, and reads the next CT meanwhile.
         overwrite: replace masks that are there.
         resume: keep masks that are there and go on with the others.
 
@@ -241,7 +259,6 @@ def predict(
         raise InputError(
             f"{present[0]}: is there already ({len(present)} of {len(masks)}); give --overwrite or --resume"
         )
-    model = load_model(bundle, choices=choices, output_dir=output_dir)
     maps = [
         {name: probability_file(output_dir / PROBABILITIES, case.case_id, name) for name in choices.maps}
         for case in cases
@@ -250,10 +267,39 @@ def predict(
         resume and not overwrite and all(file.exists() for file in (mask, *files.values()))
         for mask, files in zip(masks, maps, strict=True)
     ]
+    if pool is not None:
+        recipe = pickle.dumps((bundles_of(bundle), choices, output_dir, uuid.uuid4()))
+        tasks = [(recipe, *task) for task in zip(cases, masks, maps, is_kept, strict=True)]
+        yield from pool.results(_predict_there, tasks, killed=_killed)
+        return
+    model = load_model(bundle, choices=choices, output_dir=output_dir)
     to_read = [case.image for case, kept in zip(cases, is_kept, strict=True) if not kept]
     volumes = read_ahead(model.read, to_read, n=0 if choices.max_memory_gb else 1)
     for case, mask, files, kept in zip(cases, masks, maps, is_kept, strict=True):
         yield _keep_case(case, mask) if kept else _predict_case(model, case, mask, files, next(volumes))
+
+
+def _predict_there(recipe: bytes, case: Case, mask: Path, maps: Mapping[str, Path], is_kept: bool) -> Prediction:
+    """In a process of a pool."""
+    if is_kept:
+        return _keep_case(case, mask)
+    model = _model_of(recipe)
+    return _predict_case(model, case, mask, maps, partial(model.read, case.image))
+
+
+@lru_cache(maxsize=1)
+def _model_of(recipe: bytes) -> Model:
+    """The model of one call of ``predict``: a process of a cluster outlives it, and a bundle may be trained anew."""
+    bundle, choices, output_dir, _ = pickle.loads(recipe)
+    return load_model(bundle, choices=choices, output_dir=output_dir)
+
+
+def _killed(_: bytes, case: Case, *__: object) -> Prediction:
+    return Prediction(
+        case=case,
+        error=f"{case.image}: every worker that took it was killed, perhaps for want of memory; give each more, or "
+        "set a limit with --max-memory, and go on with --resume",
+    )
 
 
 def _predict_case(
@@ -305,7 +351,7 @@ def segment(ct: Source, *, bundle: Bundles, device: str = "auto", trust_bundle: 
 
     Args:
         ct: a volume's file, or a folder or zip with one DICOM volume.
-        bundle: a trained run's folder, or several, whose probabilities are averaged.
+        bundle: a trained run's folder or a file that ``export`` made; or several, whose probabilities are averaged.
         device: ``"auto"``, or torch's name of a device.
         trust_bundle: run whatever a bundle names, see ``require_trusted``.
 

@@ -29,10 +29,10 @@ class Interruption:
         engine.add_event_handler(Events.COMPLETED, lambda _: self._stop_listening())
 
     def is_asked_for(self) -> bool:
-        """Whether to stop; processes that train together go by the first one, lest the others wait for it."""
+        """Whether to stop; processes that train together stop after the same step, whichever of them is asked."""
         if idist.get_world_size() == 1:
             return self.is_noted
-        return bool(idist.broadcast(float(self.is_noted), src=0))
+        return bool(idist.all_reduce(float(self.is_noted), op="MAX"))
 
     def stop(self, engine: Engine, *, saved: str) -> NoReturn:
         """End the process with ``EXIT_CODE``.
@@ -40,7 +40,8 @@ class Interruption:
         Raises:
             SystemExit: always.
         """
-        logger.warning(f"\nSIGTERM: the training stopped {saved}; go on with --resume")
+        if idist.get_rank() == 0:
+            logger.warning(f"\nSIGTERM: the training stopped {saved}; go on with --resume")
         engine.logger.setLevel(logging.CRITICAL)  # it would call the exit an exception
         raise SystemExit(EXIT_CODE)
 

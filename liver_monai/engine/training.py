@@ -14,7 +14,9 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from liver_monai.data.preparation import open_dataset
 from liver_monai.data.splits import Split
+from liver_monai.data.store import process_rank
 from liver_monai.engine.device import keep_freed_memory
+from liver_monai.engine.together import first_does, is_first, is_restarted, join, note_beginning, note_end
 from liver_monai.errors import InputError, one_line, root_cause
 from liver_monai.io.record import write_record
 from liver_monai.io.volumes import Source
@@ -71,6 +73,8 @@ def train(
 ) -> Path:
     """Train a bundle; MONAI's engines run what its ``train.json`` says.
 
+    Processes that torchrun starts train together. Where it starts them again, they go on from the last checkpoint.
+
     Args:
         bundle: name of a shipped bundle, or a folder; ``None`` is ``DEFAULT_BUNDLE`` or, with ``resume``, the run
             itself, which no other bundle can take the place of.
@@ -94,20 +98,28 @@ def train(
     if not trust_bundle:
         require_trusted(run if resume else find_bundle(bundle or DEFAULT_BUNDLE))
     with _telling_of_disks(run):
-        return _train(run, bundle=bundle, data=data, overrides=overrides or {}, resume=resume)
+        join()
+        first_does(lambda: _make_ready(run, bundle=bundle, data=data, overrides=overrides or {}, resume=resume))
+        keep_freed_memory()
+        split = _run_workflow(run, resume=_checkpoint(run).is_file())
+        if is_first():
+            _write_training_record(run, split)
+            note_end(run)
+    return run
 
 
-def _train(
+def _make_ready(
     run: Path,
     *,
     bundle: str | Path | None,
     data: str | Path | None,
     overrides: Mapping[str, Any],
     resume: bool,
-) -> Path:
+) -> None:
+    """The run's folder, with what the training is to do written into its configs."""
     if data is not None:
         open_dataset(data)  # before anything is written
-    if resume:
+    if resume or is_restarted(run):
         _require_run(run)
         _require_same_bundle(run, bundle)
         if _checkpoint(run).is_file():
@@ -115,13 +127,10 @@ def _train(
         override_bundle(run, overrides)
     else:
         _require_new(run)
+        note_beginning(run)
         copy_bundle(find_bundle(bundle or DEFAULT_BUNDLE), run, overrides)
     if data is not None:
         set_training_data(run, str(Path(data).expanduser().resolve()))
-    keep_freed_memory()
-    split = _run_workflow(run, resume=_checkpoint(run).is_file())
-    _write_training_record(run, split)
-    return run
 
 
 @contextmanager
@@ -143,8 +152,9 @@ def _telling_of_disks(run: Path) -> Iterator[None]:
 def _run_workflow(run: Path, *, resume: bool) -> Split:
     """Run what ``train.json`` says; returns which cases it trained and validated on."""
     logging.getLogger(ConfigWorkflow.__module__).setLevel(logging.WARNING)  # it talks on standard output
+    configs = ["train.json"] if process_rank() == (0, 1) else ["train.json", "multi_gpu_train.json"]
     workflow = ConfigWorkflow(
-        config_file=str(run / "configs" / "train.json"),
+        config_file=[str(run / "configs" / name) for name in configs],
         workflow_type="train",
         bundle_root=str(run),
         resume=resume,

@@ -56,10 +56,24 @@ def convert(
     _check_target(source, out, overwrite=overwrite)
     volume = _read(source, series=series, ct=ct)
     voxels, affine = volume[0].numpy(), np.asarray(volume.affine, dtype=np.float64)
+    write_volume(voxels, affine, out)
+    return read_header(out)
+
+
+def write_volume(voxels: np.ndarray, affine: np.ndarray, out: Path) -> None:
+    """Write a volume in the format that a file's name says, read it back and compare.
+
+    Args:
+        voxels: ``(X, Y, Z)``.
+        affine: ``(4, 4)`` from voxels to RAS+ millimetres.
+        out: ends in one of ``WRITTEN_SUFFIXES``; appears whole or not at all.
+
+    Raises:
+        InputError: the format cannot hold the voxels or the geometry.
+    """
     with whole_file(out) as temporary:
         _write(voxels, affine, temporary)
         _check_copy(temporary, out, voxels, affine)
-    return read_header(out)
 
 
 def _check_target(source: Path, out: Path, *, overwrite: bool) -> None:

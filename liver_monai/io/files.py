@@ -6,12 +6,44 @@ import hashlib
 import json
 import os
 import platform
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from liver_monai.errors import InputError, one_line
+
+
+class Pace:
+    """Keeps what grows with the number of cases to a share of the time, though it is wanted after each of them.
+
+    Args:
+        rest: how long it is not due after it was done, as a multiple of what it took.
+    """
+
+    def __init__(self, *, rest: float) -> None:
+        self.rest = rest
+        self.due_s = 0.0
+
+    def is_due(self) -> bool:
+        """Whether it may be done again; the first time it always may."""
+        return time.monotonic() >= self.due_s
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Around what is done."""
+        started_s = time.monotonic()
+        yield
+        ended_s = time.monotonic()
+        self.due_s = ended_s + self.rest * (ended_s - started_s)
+
+
+@lru_cache(maxsize=100)
+def _pace_of_looking(folder: Path) -> Pace:
+    """To look through a folder of 100,000 files takes half a second, which each of them would pay."""
+    return Pace(rest=100)
 
 
 @contextmanager
@@ -19,11 +51,15 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path`` to write to; it takes ``path``'s place only when the block succeeds.
 
     The temporary name keeps the suffix, because writers such as nibabel choose the format by it. What processes that
-    were killed while they wrote the same file have left is removed.
+    were killed while they wrote the same file have left is removed, where the folder is not so large, and was looked
+    through so shortly before, that this would take a hundredth of the time or more.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in _left_by_the_dead(path):
-        left.unlink(missing_ok=True)
+    pace = _pace_of_looking(path.parent)
+    if pace.is_due():
+        with pace.taken():
+            for left in _left_by_the_dead(path):
+                left.unlink(missing_ok=True)
     temporary = path.with_name(f".{platform.node()}.{os.getpid()}.{path.name}")
     try:
         yield temporary

@@ -126,12 +126,17 @@ def _joined(parts: Iterator[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
 def build_nifti(voxels: np.ndarray, affine: np.ndarray) -> Any:
     """An image in scanner space and millimetres; a quaternion cannot hold shear, so a sheared one has none."""
     image = nib.Nifti1Image(voxels, affine)
-    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    is_sheared = not np.allclose(axes.T @ axes, np.eye(3), atol=1e-5)
+    sheared = is_sheared(affine)
     image.set_sform(affine, code="scanner")
-    image.set_qform(None if is_sheared else affine, code="unknown" if is_sheared else "scanner")
+    image.set_qform(None if sheared else affine, code="unknown" if sheared else "scanner")
     image.header.set_xyzt_units("mm")
     return image
+
+
+def is_sheared(affine: np.ndarray) -> bool:
+    """Whether its axes are not at right angles, as those of a gantry that was tilted."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return not np.allclose(axes.T @ axes, np.eye(3), atol=1e-5)
 
 
 def _drop_trailing_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import zipfile
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from liver_monai.errors import InputError, one_line
 from liver_monai.io.files import whole_file
 from liver_monai.model.bundle import SHIPPED, copy_bundle
 from liver_monai.model.network import build_network
+from liver_monai.model.torchscript import torchscript
 from liver_monai.model.trust import OF_PREDICTION, require_trusted
 from liver_monai.model.weights import load_weights
 from liver_monai.spec import LABELS, OUTPUT_STRIDE, ModelSpec
@@ -127,9 +127,7 @@ def torchscript_of(bundle: Path) -> bytes:
     config = _inference(bundle)
     network, spec = config.get_parsed_content("network_def"), config.get_parsed_content("spec")
     load_weights(network, config.get_parsed_content("weights"), spec=spec)
-    content = io.BytesIO()
-    torch.jit.save(torch.jit.script(network.eval()), content)
-    return content.getvalue()
+    return torchscript(network.eval())
 
 
 def _check(name: str, look: Callable[[Path], None], bundle: Path) -> Check:

@@ -58,7 +58,19 @@ def find_bundle(bundle: str | Path) -> Path:
     known = f"the shipped bundles are {', '.join(names)}{nearest(str(bundle), names)}"
     if folder.is_dir():
         raise InputError(f"{bundle}: is no bundle, it holds no configs/inference.json; {known}")
+    if folder.is_file():
+        raise InputError(f"{bundle}: is a file; a bundle is a folder, and predict also takes what export made; {known}")
     raise InputError(f"{bundle}: no such bundle or folder; {known}")
+
+
+def weights_of(bundle: str | Path) -> Path:
+    """The file that a trained bundle's weights are in; of a file, which holds its network, itself.
+
+    Raises:
+        InputError: as ``find_bundle``.
+    """
+    path = Path(bundle).expanduser()
+    return path if path.is_file() else find_bundle(bundle) / "models" / "model.pt"
 
 
 def find_members(bundle: str | Path) -> list[str | Path]:

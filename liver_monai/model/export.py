@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import torch
 
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.files import whole_file
+from liver_monai.model.extras import import_extra
+from liver_monai.model.recipe import RECIPE_KEY
 from liver_monai.spec import OUTPUT_STRIDE
 
 WEIGHTS_KEY = "weights_sha256"
@@ -35,24 +37,32 @@ class OnnxNetwork:
     """
 
     def __init__(self, path: Path) -> None:
-        onnxruntime = _installed("onnxruntime")
+        onnxruntime = import_extra("onnxruntime", extra="onnx")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # a dozen types, none with a common base
             raise InputError(
-                f"{path}: is no graph that ONNX Runtime can read ({one_line(error)[:200]}); remove it"
+                f"{path}: is no graph that ONNX Runtime can read ({one_line(error)[:200]}); remove it or export anew"
             ) from error
 
     @property
     def weights_sha256(self) -> str:
         """Of the weights that the graph was made of."""
-        return str(self._session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY, ""))
+        return self._metadata(WEIGHTS_KEY)
+
+    @property
+    def recipe(self) -> str:
+        """As ``write_onnx`` was given it; empty where there is none."""
+        return self._metadata(RECIPE_KEY)
+
+    def _metadata(self, key: str) -> str:
+        return str(self._session.get_modelmeta().custom_metadata_map.get(key, ""))
 
     def __call__(self, slabs: torch.Tensor) -> torch.Tensor:
         """Logits of slabs."""
-        return torch.from_numpy(self._session.run(["pred"], {"image": slabs.numpy()})[0])
+        return torch.from_numpy(self._session.run(["pred"], {"image": slabs.cpu().numpy()})[0]).to(slabs.device)
 
 
 def export_onnx(network: torch.nn.Module, path: Path, *, slab_size: int, weights_sha256: str) -> float:
@@ -70,16 +80,30 @@ def export_onnx(network: torch.nn.Module, path: Path, *, slab_size: int, weights
     Raises:
         InputError: ONNX is not installed, or the graph gives other logits.
     """
-    program = _traced(network, slab_size)
-    program.model.metadata_props[WEIGHTS_KEY] = weights_sha256
     with whole_file(path) as temporary:
-        program.save(temporary)
-        difference = logit_difference(OnnxNetwork(temporary), network, slab_size=slab_size)
-        if difference > MAX_LOGIT_DIFFERENCE:
-            raise InputError(
-                f"{path}: the graph's logits differ from the network's by {difference:.2g} of their span, more than "
-                f"{MAX_LOGIT_DIFFERENCE:g}; use --runtime torch"
-            )
+        write_onnx(network, temporary, slab_size=slab_size, metadata={WEIGHTS_KEY: weights_sha256})
+        return require_same_logits(OnnxNetwork(temporary), network, slab_size=slab_size, path=path)
+
+
+def write_onnx(network: torch.nn.Module, path: Path, *, slab_size: int, metadata: Mapping[str, str]) -> None:
+    """Write a network as ONNX, with entries for its metadata."""
+    program = _traced(network, slab_size)
+    program.model.metadata_props.update(metadata)
+    program.save(path)
+
+
+def require_same_logits(graph: Logits, network: Logits, *, slab_size: int, path: Path) -> float:
+    """``logit_difference``, which must be at most ``MAX_LOGIT_DIFFERENCE``.
+
+    Raises:
+        InputError: it is more; names ``path``.
+    """
+    difference = logit_difference(graph, network, slab_size=slab_size)
+    if difference > MAX_LOGIT_DIFFERENCE:
+        raise InputError(
+            f"{path}: the graph's logits differ from the network's by {difference:.2g} of their span, more than "
+            f"{MAX_LOGIT_DIFFERENCE:g}; it is not kept, use the run itself with --runtime torch"
+        )
     return difference
 
 
@@ -90,16 +114,16 @@ def logit_difference(graph: Logits, network: Logits, *, slab_size: int) -> float
     for batch, height, width in CHECKED_SIZES:
         slabs = torch.rand(batch, slab_size, height, width, generator=generator)
         with torch.inference_mode():
-            expected = network(slabs)
+            expected, found = network(slabs), graph(slabs)
         span = (expected.max() - expected.min()).clamp(min=torch.finfo(expected.dtype).tiny)
-        differences.append(float((graph(slabs) - expected).abs().max() / span))
+        differences.append(float((found - expected).abs().max() / span))
     return max(differences)
 
 
 def _traced(network: torch.nn.Module, slab_size: int) -> Any:
     """torch's exporter at work, without its dozens of notes for its own developers."""
     for name in ("onnx", "onnxscript"):
-        _installed(name)
+        import_extra(name, extra="onnx")
     batch, height, width = (torch.export.Dim(name, min=least) for name, least in (("b", 1), ("h", 2), ("w", 2)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -113,14 +137,3 @@ def _traced(network: torch.nn.Module, slab_size: int) -> Any:
             dynamic_shapes=({0: batch, 2: OUTPUT_STRIDE * height, 3: OUTPUT_STRIDE * width},),
             verbose=False,
         )
-
-
-def _installed(name: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise InputError(
-            f"--runtime onnx needs {name}, which is not installed: pip install 'liver-monai[onnx]', or --runtime torch"
-        ) from error

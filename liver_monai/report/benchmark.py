@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from liver_monai.report.intervals import Interval, IntervalPanel, draw_interval_plot
 from liver_monai.report.page import MISSING, Figure, Table, write_markdown, write_page
-from liver_monai.report.pictures import Interval, IntervalPanel, draw_interval_plot
 
 Row = Mapping[str, Any]
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from liver_monai.report.overlays import draw_thumbnail
 from liver_monai.report.page import CaseRow, Figure, Remark, Table, write_page
-from liver_monai.report.pictures import draw_dot_rows, draw_thumbnail
+from liver_monai.report.plots import draw_dot_rows
 
 SEVERITIES = ("error", "warning", "note")
 TIMES = " \N{MULTIPLICATION SIGN} "

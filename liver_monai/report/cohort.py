@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,21 @@ from liver_monai.io.dicom.patient import Patient, read_patient
 from liver_monai.io.volumes import Source, read_mask, read_volume
 from liver_monai.report.findings import Findings
 from liver_monai.report.mask import write_scan
+from liver_monai.report.overlays import draw_overlays, draw_stamp
 from liver_monai.report.page import MISSING, CasePanel, Figure, Table, write_page
-from liver_monai.report.pictures import (
-    LESION_KINDS,
-    draw_lesion_plot,
-    draw_overlays,
-    draw_reliability_plot,
-    draw_score_plot,
-)
+from liver_monai.report.plots import LESION_KINDS, draw_lesion_plot, draw_reliability_plot, draw_score_plot
 from liver_monai.report.scan import MaskedScan, read_scan
 from liver_monai.scoring.measures import MEASURES
 
-MAX_PANELS = 16
-"""Half a megabyte a contact sheet: more of them make a page that browsers open slowly."""
+MAX_PANELS = 4
+"""Half a megabyte a contact sheet."""
+MAX_STAMPS = 300
+"""15 kB a small picture as it stands in a page: they take less than 5 MB, however many cases there are."""
 
 MAX_LESIONS = 200
 """A degenerate mask may hold thousands of specks; the page stays readable, the CSV file has them all."""
+
+STAMP_NOTE = "Pictures: the slice with most tumour, or the middle of the liver; blue the liver, orange tumours."
 
 STRUCTURES = ("liver", "tumor")
 
@@ -53,55 +52,78 @@ def write_prediction_report(
     provenance: Mapping[str, str],
     with_patient: bool = False,
 ) -> None:
-    """Volumes of every case with links to its findings, which are written beside, and pictures of the first ones.
+    """Volumes of every case with a small picture and a link to its findings, which are written beside.
 
     Args:
         rows: ``case_id``, ``status``, ``liver_ml``, ``tumor_ml``, ``seconds`` and ``error`` a case.
         pictures: of every case that has a mask, named ``"prediction"``; more of each goes to ``findings/<case_id>/``.
         with_patient: whether a case's own page shows the name and ID that its DICOM headers have.
     """
-    columns = {
-        "case": "case_id",
-        "status": "status",
-        "liver (mL)": "liver_ml",
-        "tumour (mL)": "tumor_ml",
-        "burden (%)": "burden",
-        "lesions": "n_lesions",
-        "longest (mm)": "longest_mm",
-        "time (s)": "seconds",
-        "error": "error",
-    }
-    if any(row.get("dicom_error") for row in rows):
-        columns["DICOM objects"] = "dicom_error"
-    if any(row.get("warnings") for row in rows):
-        columns["warnings"] = "warnings"
+    found = [
+        _write_case(path.parent, picture, provenance=_own(provenance, picture, pictures), with_patient=with_patient)
+        for picture in tqdm(pictures, desc="drawing", unit="case", disable=None)
+    ]
+    figures_of = {each.case_id: each.figures for each in found}
     done = [row for row in rows if row["status"] != "failed"]
-    panels, figures_of, links = [], {}, {}
-    for number, picture in enumerate(tqdm(pictures, desc="drawing", unit="case", disable=None)):
-        scan = read_scan(picture.masks["prediction"], image=picture.image)
-        folder = Path("findings") / picture.case_id
-        found = scan.findings()
-        write_scan(
-            scan,
-            found,
-            path.parent / folder,
-            provenance=_own(provenance, picture, pictures),
-            patient=_patient_of(scan) if with_patient else None,
-        )
-        figures_of[picture.case_id] = _figures(found)
-        links[picture.case_id] = (folder / "report.html").as_posix()
-        if number < MAX_PANELS:
-            panels.append(_scan_panel(scan, picture))
-    cases = [{**row, **figures_of.get(row["case_id"], {})} for row in rows]
-    note = "The liver includes its tumours. The name of a case leads to its findings."
     write_page(
         path,
         title="Predicted masks",
         summary=[("cases", str(len(rows))), ("masks", str(len(done))), ("failed", str(len(rows) - len(done)))],
-        tables=[_table("Cases", cases, columns, note=note, links=links)],
+        tables=[
+            _table(
+                "Cases",
+                [{**row, **figures_of.get(row["case_id"], {})} for row in rows],
+                PREDICTION_COLUMNS,
+                note=f"The liver includes its tumours. The name of a case leads to its findings. {STAMP_NOTE}",
+                links={each.case_id: each.page for each in found},
+                pictures={each.case_id: each.stamp for each in found[:MAX_STAMPS]},
+            )
+        ],
         figures=[],
-        panels=panels,
+        panels=[],
         provenance=provenance,
+    )
+
+
+PREDICTION_COLUMNS = {
+    "case": "case_id",
+    "status": "status",
+    "liver (mL)": "liver_ml",
+    "tumour (mL)": "tumor_ml",
+    "burden (%)": "burden",
+    "lesions": "n_lesions",
+    "longest (mm)": "longest_mm",
+    "time (s)": "seconds",
+    "error": "error",
+    "DICOM objects": "dicom_error",
+    "warnings": "warnings",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CaseFound:
+    """What the page of a cohort says of one case: where its own page is, figures of its findings, a small picture."""
+
+    case_id: str
+    page: str
+    figures: Mapping[str, Any]
+    stamp: bytes
+
+
+def _write_case(folder: Path, picture: CasePicture, *, provenance: Mapping[str, str], with_patient: bool) -> _CaseFound:
+    """Write the findings of a case and its page; its CT is in memory only here."""
+    scan = read_scan(picture.masks["prediction"], image=picture.image)
+    if scan.image is None:
+        raise ValueError(f"case {picture.case_id} has no CT to draw")
+    found = scan.findings()
+    own = Path("findings") / picture.case_id
+    patient = _patient_of(scan) if with_patient else None
+    write_scan(scan, found, folder / own, provenance=provenance, patient=patient)
+    return _CaseFound(
+        case_id=picture.case_id,
+        page=(own / "report.html").as_posix(),
+        figures=_figures(found),
+        stamp=draw_stamp(scan.image, {"prediction": scan.mask}, affine=scan.affine),
     )
 
 
@@ -122,13 +144,6 @@ def _figures(found: Findings) -> dict[str, Any]:
     return {"burden": burden, "n_lesions": len(found.lesions), "longest_mm": longest_mm}
 
 
-def _scan_panel(scan: MaskedScan, picture: CasePicture) -> CasePanel:
-    if scan.image is None:
-        raise ValueError(f"case {picture.case_id} has no CT to draw")
-    png = draw_overlays(scan.image, {"prediction": scan.mask}, affine=scan.affine)
-    return CasePanel(case_id=picture.case_id, picture_png=png, facts=picture.facts)
-
-
 def write_evaluation_report(
     path: Path,
     *,
@@ -138,7 +153,7 @@ def write_evaluation_report(
     pictures: Sequence[CasePicture],
     provenance: Mapping[str, str],
 ) -> None:
-    """Scores of every case, their summary, and pictures of the worst cases.
+    """Scores of every case with a small picture, their summary, and large pictures of the worst cases.
 
     Args:
         rows: those of ``cases.csv``.
@@ -159,13 +174,14 @@ def write_evaluation_report(
         figures.append(_reliability_figure(summary["calibration"]))
     if "slices" in summary:
         tables.append(_slice_table(summary["slices"]))
+    drawn = _drawn(pictures)
     write_page(
         path,
         title=f"Evaluation by protocol {summary['protocol']}",
         summary=_cards(summary),
-        tables=[*tables, _case_table(rows), *([_lesion_table(lesions)] if lesions else [])],
+        tables=[*tables, _case_table(rows, drawn.stamps), *([_lesion_table(lesions)] if lesions else [])],
         figures=figures,
-        panels=_panels(pictures),
+        panels=drawn.panels,
         provenance=provenance,
     )
 
@@ -318,7 +334,7 @@ def _slice_table(scores: Mapping[str, Any]) -> Table:
     )
 
 
-def _case_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def _case_table(rows: Sequence[Mapping[str, Any]], stamps: Mapping[str, bytes]) -> Table:
     columns = {"case": "case_id"}
     for name in STRUCTURES:
         columns |= {
@@ -332,7 +348,8 @@ def _case_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         }
     columns |= {"lesions TP": "lesions_iou_50_tp", "FP": "lesions_iou_50_fp", "FN": "lesions_iou_50_fn"}
     columns |= {"slices": "n_slices", "pixel accuracy": "slice_pixel_accuracy", "IoU": "slice_iou"}
-    return _table("Cases", rows, {**columns, "error": "error"})
+    note = f"{STAMP_NOTE} White: the reference." if stamps else ""
+    return _table("Cases", rows, {**columns, "error": "error"}, note=note, pictures=stamps)
 
 
 def _score_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -348,6 +365,7 @@ def _table(
     *,
     note: str = "",
     links: Mapping[str, str] | None = None,
+    pictures: Mapping[str, bytes] | None = None,
 ) -> Table:
     """Columns that no row fills are left out."""
     filled = {head: key for head, key in columns.items() if any(row.get(key) not in (None, "") for row in rows)}
@@ -357,19 +375,30 @@ def _table(
         rows=[[row.get(key) for key in filled.values()] for row in rows],
         note=note,
         links=links or {},
+        pictures=pictures or {},
     )
 
 
-def _panels(pictures: Iterable[CasePicture]) -> list[CasePanel]:
-    shown = list(pictures)[:MAX_PANELS]
-    return [_panel(picture) for picture in tqdm(shown, desc="drawing", unit="case", disable=None)]
+@dataclass(frozen=True, kw_only=True)
+class _Drawn:
+    """Small pictures by case, and large ones of the first cases."""
+
+    stamps: Mapping[str, bytes]
+    panels: Sequence[CasePanel]
 
 
-def _panel(picture: CasePicture) -> CasePanel:
-    volume = read_volume(picture.image)
-    masks = {name: read_mask(path)[0].numpy() for name, path in picture.masks.items()}
-    png = draw_overlays(volume[0].numpy(), masks, affine=np.asarray(volume.affine))
-    return CasePanel(case_id=picture.case_id, picture_png=png, facts=picture.facts)
+def _drawn(pictures: Sequence[CasePicture]) -> _Drawn:
+    stamps: dict[str, bytes] = {}
+    panels: list[CasePanel] = []
+    for picture in tqdm(pictures[:MAX_STAMPS], desc="drawing", unit="case", disable=None):
+        volume = read_volume(picture.image)
+        image, affine = volume[0].numpy(), np.asarray(volume.affine)
+        masks = {name: read_mask(path)[0].numpy() for name, path in picture.masks.items()}
+        stamps[picture.case_id] = draw_stamp(image, masks, affine=affine)
+        if len(panels) < MAX_PANELS:
+            png = draw_overlays(image, masks, affine=affine)
+            panels.append(CasePanel(case_id=picture.case_id, picture_png=png, facts=picture.facts))
+    return _Drawn(stamps=stamps, panels=panels)
 
 
 def _word(structure: str) -> str:

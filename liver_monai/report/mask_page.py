@@ -12,10 +12,12 @@ import numpy as np
 from liver_monai.io.dicom.patient import Patient
 from liver_monai.report.findings import SUM_RULE, SUMMED, Findings, Lesion
 from liver_monai.report.mask_pictures import draw_histogram, draw_lesions
+from liver_monai.report.overlays import draw_overlays
 from liver_monai.report.page import MISSING, CasePanel, Figure, Table, write_page
-from liver_monai.report.pictures import RadiologicalView, draw_overlays
 from liver_monai.report.surface_picture import VIEWS, draw_surface
+from liver_monai.report.view import RadiologicalView
 from liver_monai.report.viewer import build_viewer
+from liver_monai.scoring.crop import occupied_box
 
 MAX_LESIONS = 12
 """On pictures; the table has more of them."""
@@ -86,7 +88,7 @@ _CELLS: dict[str, Any] = {
     "volume (mL)": lambda lesion: lesion.volume_ml,
     "longest (mm)": lambda lesion: round(lesion.longest.length_mm),
     "perpen\N{SOFT HYPHEN}dicular (mm)": lambda lesion: round(lesion.perpendicular.length_mm),
-    "in 3-D (mm)": lambda lesion: round(lesion.maximum_mm),
+    "in 3\N{NON-BREAKING HYPHEN}D (mm)": lambda lesion: round(lesion.maximum_mm),
     "sphere (mm)": lambda lesion: round(lesion.sphere_mm),
     "slices": lambda lesion: f"{lesion.slices[0]}\N{EN DASH}{lesion.slices[1]}",
     "depth (mm)": lambda lesion: _whole(lesion.depth_mm),
@@ -143,7 +145,8 @@ def _size(lesion: Lesion) -> str:
 
 def _histogram(image: np.ndarray, mask: np.ndarray) -> Figure:
     said = "Share of the voxels of liver tissue and of tumours over their Hounsfield units; medians in the table"
-    return Figure(title="Brightness of liver and tumours", png=draw_histogram(image, mask), alt=said)
+    box = occupied_box(mask)
+    return Figure(title="Brightness of liver and tumours", png=draw_histogram(image[box], mask[box]), alt=said)
 
 
 def _stored_numbers(affine: np.ndarray, view: RadiologicalView) -> list[int]:

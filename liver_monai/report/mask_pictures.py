@@ -6,22 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from nibabel.affines import apply_affine
 
+from liver_monai.report.canvas import LIVER_COLOUR, TUMOR_COLOUR, calm, figure_png, new_figure
 from liver_monai.report.findings import Lesion, Line
-from liver_monai.report.pictures import (
-    LIVER_COLOUR,
-    TUMOR_COLOUR,
-    RadiologicalView,
-    calm,
-    contact_sheet,
-    corner_text,
-    draw_outline,
-    figure_png,
-    new_figure,
-)
+from liver_monai.report.overlays import add_sheet_texts, contact_sheet, corner_text, draw_slice, legend_line
+from liver_monai.report.view import Crop, RadiologicalView
 from liver_monai.spec import LIVER, TUMOR
 
 FIELD = 1.7
@@ -54,19 +45,11 @@ def draw_lesions(
     figure, panels = contact_sheet(len(lesions), aspect=1.0)
     for panel, lesion in zip(panels, lesions, strict=True):
         _draw_lesion(panel, view, lesion, field_mm=field_mm, hu_window=hu_window)
-    lines = {"liver": LIVER_COLOUR, "tumour": TUMOR_COLOUR}
-    lines |= {"longest diameter": LONGEST_COLOUR, "perpendicular": PERPENDICULAR_COLOUR}
-    figure.legend(
-        handles=[Line2D([], [], color=colour, linewidth=1.8, label=name) for name, colour in lines.items()],
-        ncols=len(lines),
-        loc="center",
-        bbox_to_anchor=(0.5, 0.2 / figure.get_figheight()),
-        frameon=False,
-        labelcolor="white",
-    )
-    window = f"window {hu_window[0]:.0f} to {hu_window[1]:.0f} HU".replace("-", "\N{MINUS SIGN}")
-    title = f"each lesion on the slice of its longest diameter  ·  {window}  ·  bar {BAR_MM} mm"
-    figure.text(0.5, 1 - 0.2 / figure.get_figheight(), title, color="white", ha="center", va="center")
+    colours = {"liver": LIVER_COLOUR, "tumour": TUMOR_COLOUR}
+    colours |= {"longest diameter": LONGEST_COLOUR, "perpendicular": PERPENDICULAR_COLOUR}
+    lines = {name: legend_line(colour) for name, colour in colours.items()}
+    title = f"each lesion on the slice of its longest diameter  ·  bar {BAR_MM} mm"
+    add_sheet_texts(figure, title, lines, hu_window=hu_window)
     return figure_png(figure)
 
 
@@ -93,29 +76,13 @@ def _draw_lesion(
 ) -> None:
     ends = view_ends(view, lesion.longest)
     z = round(float(ends[0, 2]))
-    width_mm, height_mm, _ = np.array(view.image.shape) * view.spacing_mm
-    panel.imshow(
-        np.asarray(view.image[:, :, z], dtype=np.float32).T,
-        cmap="gray",
-        vmin=hu_window[0],
-        vmax=hu_window[1],
-        origin="lower",
-        extent=(0, width_mm, 0, height_mm),
-        interpolation="hanning",
-    )
-    labels = view.masks["mask"][:, :, z].T
-    for region, colour in ((labels >= LIVER, LIVER_COLOUR), (labels == TUMOR, TUMOR_COLOUR)):
-        draw_outline(panel, region, spacing_mm=view.spacing_mm, colour=colour, style="solid")
+    draw_slice(panel, view, z, crop=Crop.whole(view.image), hu_window=hu_window)
     _draw_line(panel, view, lesion.perpendicular, colour=PERPENDICULAR_COLOUR)
     _draw_line(panel, view, lesion.longest, colour=LONGEST_COLOUR)
     centre = (ends.mean(axis=0)[:2] + 0.5) * view.spacing_mm[:2]
     panel.set(xlim=centre[0] + np.array([-0.5, 0.5]) * field_mm, ylim=centre[1] + np.array([-0.5, 0.5]) * field_mm)
-    panel.set(xticks=[], yticks=[])
-    panel.spines[:].set_visible(False)
     axial = f"{lesion.longest.length_mm:.0f} \N{MULTIPLICATION SIGN} {lesion.perpendicular.length_mm:.0f} mm"
     corner_text(panel, 0.02, 0.92, f"{lesion.lesion_id}  ·  {lesion.volume_ml:.3g} mL  ·  {axial}")
-    corner_text(panel, 0.02, 0.03, f"{view.position_mm(z):.0f} mm".replace("-", "\N{MINUS SIGN}"))
-    corner_text(panel, 0.02, 0.5, "R")
     panel.plot([0.95 - BAR_MM / field_mm, 0.95], [0.04, 0.04], color="white", linewidth=2, transform=panel.transAxes)
 
 

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from liver_monai.report.diameters import Diameter, axial_diameters, maximum_diameter
 from liver_monai.report.findings import Findings, Lesion, Line, Point
-from liver_monai.scoring.crop import foreground_box
+from liver_monai.scoring.crop import occupied_box
 from liver_monai.scoring.lesions import components, equivalent_diameter_mm
 from liver_monai.scoring.nearest import nearest_mm
 from liver_monai.spec import BACKGROUND, LIVER, TUMOR
@@ -72,7 +72,7 @@ class _Scan:
         self.orientation = nib.orientations.io_orientation(affine)
         oriented = self._oriented(mask)
         self.full_shape = oriented.shape
-        self.box = _grown(foreground_box(oriented, oriented), (1, 1, 1), self.full_shape)
+        self.box = _grown(occupied_box(oriented), (1, 1, 1), self.full_shape)
         self.first = np.array([part.start for part in self.box])
         to_stored = nib.orientations.inv_ornt_aff(self.orientation, mask.shape)
         self.to_stored = to_stored @ nib.affines.from_matvec(np.eye(3), self.first)
@@ -112,7 +112,7 @@ class _Scan:
         in_file, in_patient = apply_affine(self.to_stored, ends), _patient_mm(self.affine, ends)
         return Line(
             length_mm=diameter.length_mm,
-            ends_voxel=(_point(in_file[0]), _point(in_file[1])),
+            ends_voxel=(_point(in_file[0], decimals=3), _point(in_file[1], decimals=3)),
             ends_mm=(_point(in_patient[0]), _point(in_patient[1])),
         )
 
@@ -210,6 +210,6 @@ def _patient_mm(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
     return np.asarray(apply_affine(affine, points) * (-1, -1, 1))
 
 
-def _point(values: np.ndarray) -> Point:
-    x, y, z = (float(value) for value in values.round(2))
+def _point(values: np.ndarray, *, decimals: int = 2) -> Point:
+    x, y, z = (float(value) for value in values.round(decimals))
     return x, y, z

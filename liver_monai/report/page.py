@@ -40,6 +40,7 @@ class Table:
         note: how the numbers came about, shown below the table.
         links: name of a row -> file beside the page that tells more of it.
         text_columns: those that hold names, even where each looks like a number.
+        pictures: name of a row -> small JPEG beside it.
 
     Raises:
         ValueError: a row has not one cell a column.
@@ -51,6 +52,7 @@ class Table:
     note: str = ""
     links: Mapping[str, str] = field(default_factory=dict)
     text_columns: Sequence[str] = ()
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -125,7 +127,7 @@ def write_page(
         tables=[_TableView.of(table) for table in tables],
         figures=[(figure, _data_uri(figure.png)) for figure in figures],
         panels=[(panel, _data_uri(panel.picture_png), _panel_alt(panel)) for panel in panels],
-        panels_title="Pictures" if viewer else "Case by case",
+        panels_title="Pictures" if viewer else "Worst cases",
         scripts=[_Script.of("sort.js"), *([_Script.of("viewer.js")] if viewer else [])],
         viewer=viewer,
         rows=[(row, None if row.picture_jpeg is None else _data_uri(row.picture_jpeg, "jpeg")) for row in rows],
@@ -193,6 +195,7 @@ class _TableView:
     columns: list[tuple[str, bool]]
     rows: list[list[str]]
     links: Mapping[str, str]
+    pictures: Mapping[str, str]
 
     @classmethod
     def of(cls, table: Table) -> _TableView:
@@ -208,6 +211,7 @@ class _TableView:
             columns=list(zip(table.columns, is_number, strict=True)),
             rows=[[column[index] for column in texts] for index in range(len(table.rows))],
             links={row: quote(file) for row, file in table.links.items()},
+            pictures={row: _data_uri(jpeg, "jpeg") for row, jpeg in table.pictures.items()},
         )
 
 

@@ -19,7 +19,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 
 from liver_monai._version import __version__
-from liver_monai.io.dicom.source_images import NAME, SERIES_NUMBERS, SourceImages, repeating_headers
+from liver_monai.io.dicom.source_images import NAME, PRODUCER, SERIES_NUMBERS, SourceImages, repeating_headers
 from liver_monai.io.dicom.structures import MAX_LESIONS
 from liver_monai.io.files import whole_file
 from liver_monai.report.findings import Findings, Lesion, Line
@@ -58,12 +58,9 @@ def _document(content: sr.MeasurementReport, source: SourceImages, segmentation:
         series_number=SERIES_NUMBERS["SR"],
         sop_instance_uid=hd.UID(),
         instance_number=1,
-        manufacturer=NAME,
         is_complete=True,
         series_description="Measurements. Research use only.",
-        manufacturer_model_name=NAME,
-        software_versions=__version__,
-        device_serial_number=__version__,
+        **PRODUCER,
     )
 
 

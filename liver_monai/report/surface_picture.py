@@ -8,11 +8,12 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from scipy import ndimage
 
-from liver_monai.report.pictures import LIVER_COLOUR, TUMOR_COLOUR, RadiologicalView, figure_png, new_figure
-from liver_monai.scoring.crop import foreground_box
+from liver_monai.report.canvas import LIVER_COLOUR, TUMOR_COLOUR, figure_png, new_figure
+from liver_monai.report.view import RadiologicalView
+from liver_monai.scoring.crop import occupied_box
 from liver_monai.spec import LIVER, TUMOR
 
-N_VOXELS = 160
+N_VOXELS = 128
 """Along the longest side: enough for a picture of a few hundred pixels."""
 GLASS = 0.3
 """How much of a pixel is liver where a tumour lies behind."""
@@ -24,7 +25,7 @@ VIEWS = {"from the front": (1, -1), "from the right": (0, 1), "from below": (2, 
 def draw_surface(view: RadiologicalView) -> bytes:
     """Three views (PNG) of the mask ``"mask"``, which must hold something."""
     mask = view.masks["mask"]
-    cut = mask[foreground_box(mask, mask)]
+    cut = mask[occupied_box(mask)]
     size_mm = np.array(cut.shape) * view.spacing_mm
     fields = [_field(cut >= LIVER, view, size_mm), _field(cut == TUMOR, view, size_mm)]
     figure = new_figure((12.0, 4.4), facecolor="black")
@@ -77,7 +78,11 @@ def _surface(field: np.ndarray) -> _Surface:
     is_hit, first = np.asarray(inside.any(axis=2)), inside.argmax(axis=2)
     rows, columns = np.nonzero(is_hit)
     depth = first[rows, columns]
-    slopes = np.stack([slope[rows, columns, depth] for slope in np.gradient(field)])
+    slopes = np.stack(
+        [field[rows + 1, columns, depth] - field[rows - 1, columns, depth],
+         field[rows, columns + 1, depth] - field[rows, columns - 1, depth],
+         field[rows, columns, depth + 1] - field[rows, columns, depth - 1]]
+    )  # fmt: skip
     normals = slopes / np.maximum(np.linalg.norm(slopes, axis=0), 1e-6)  # they point inwards
     light = np.zeros(is_hit.shape)
     light[rows, columns] = 0.25 + 0.75 * np.clip(normals.T @ (0.4, 0.2, 0.9), 0, 1)

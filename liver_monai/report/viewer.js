@@ -32,7 +32,7 @@ function startViewer(root, data) {
   async function load(index) {
     if (!cache.has(index)) {
       const { ct, labels } = data.slices[index];
-      const gray = ct ? await decode("webp", ct) : new Uint8Array(width * height);
+      const gray = ct ? await decode("jpeg", ct) : new Uint8Array(width * height);
       const values = labels ? await decode("png", labels) : new Uint8Array(width * height);
       if (cache.size > 24) cache.delete(cache.keys().next().value);
       cache.set(index, { gray, values: values.map((value) => Math.round(value / data.labelStep)) });

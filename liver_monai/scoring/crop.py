@@ -20,6 +20,14 @@ def foreground_box(prediction: np.ndarray, reference: np.ndarray) -> tuple[slice
     return (slice(planes[0], planes[-1] + 1), *(_extent(np.any(across, axis=1 - axis)) for axis in range(2)))
 
 
+def occupied_box(mask: np.ndarray) -> tuple[slice, ...]:
+    """``foreground_box`` of one 3-D mask, its planes taken as they lie in memory, which is several times faster."""
+    order = np.argsort([-abs(stride) for stride in mask.strides], kind="stable")
+    planes = mask.transpose(order)
+    box = foreground_box(planes, planes)
+    return tuple(box[axis] for axis in np.argsort(order))
+
+
 def in_order_of_memory(
     prediction: np.ndarray, reference: np.ndarray, spacing_mm: tuple[float, ...]
 ) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:

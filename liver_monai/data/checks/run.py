@@ -1,4 +1,4 @@
-"""Cases checked one after the other, in one process or several, each of which holds one case at a time."""
+"""Cases checked one after the other, in this process or others, each of which holds one case at a time."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from liver_monai.data.checks.loaded import LoadedCase
 from liver_monai.data.checks.table import check_case
 from liver_monai.data.checks.thumbnail import make_thumbnail
 from liver_monai.errors import one_line
-from liver_monai.processes import in_processes
+from liver_monai.processes import ALONE, Pool
 
 
-def examine(cases: Sequence[Case], *, jobs: int = 1) -> Iterator[CaseReport]:
+def examine(cases: Sequence[Case], *, pool: Pool = ALONE) -> Iterator[CaseReport]:
     """Check cases, yielding each as it is there, in order; a case that fails is reported and stops no other.
 
     Args:
-        jobs: how many cases at a time, each in a process of its own; 1 stays in this one.
+        pool: who checks them.
     """
-    yield from in_processes(examine_case, [(case,) for case in cases], n_processes=jobs, killed=_killed)
+    yield from pool.results(examine_case, [(case,) for case in cases], killed=_killed)
 
 
 def examine_case(case: Case) -> CaseReport:

@@ -18,11 +18,11 @@ from pydicom.sr.coding import Code
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 from scipy import ndimage
 
-from liver_monai._version import __version__
 from liver_monai.io.dicom.frames import Frame
 from liver_monai.io.dicom.series import DicomVolume
 from liver_monai.io.dicom.source_images import (
-    NAME,
+    DESCRIPTION,
+    PRODUCER,
     SERIES_NUMBERS,
     SourceImages,
     read_source_images,
@@ -140,10 +140,8 @@ def _structure_set(source: SourceImages, parts: Iterator[Structure]) -> Dataset:
         instance_number=1,
         modality="RTSTRUCT",
         transfer_syntax_uid=ImplicitVRLittleEndian,  # others hold 64 kB of coordinates at most
-        manufacturer=NAME,
-        manufacturer_model_name=NAME,
-        software_versions=__version__,
-        series_description="Liver and tumours. Research use only.",
+        **PRODUCER,
+        series_description=DESCRIPTION,
     )
     dataset.copy_patient_and_study_information(header)
     dataset.OperatorsName = None

@@ -32,7 +32,9 @@ SNOMED = {
         codes.SCT.NeoplasmSecondary,
         codes.SCT.Mass,  # as in TCIA's HCC-TACE-Seg
         codes.SCT.Lesion,
-        Code("25370001", "SCT", "Hepatocellular carcinoma (morphologic abnormality)"),  # DICOM's tables lack it
+        Code(
+            "25370001", "SCT", "Hepatocellular carcinoma (morphologic abnormality)"
+        ),  # read, never written; in no DICOM list
     ),
 }
 """SegmentedPropertyTypeCode in SNOMED CT; the codes it had before 2019 (SRT) equal these."""

@@ -6,11 +6,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pydicom
 from pydicom import Dataset
 
+from liver_monai._version import __version__
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.dicom.archive import Open, open_archive
 from liver_monai.io.dicom.frames import DAMAGED, Frame
@@ -18,6 +20,14 @@ from liver_monai.io.dicom.geometry import place_slices
 from liver_monai.io.dicom.series import DicomVolume
 
 NAME = "liver-monai"
+PRODUCER: dict[str, Any] = {
+    "manufacturer": NAME,
+    "manufacturer_model_name": NAME,
+    "software_versions": __version__,
+    "device_serial_number": __version__,
+}
+"""What every new object says of the equipment that it is from."""
+DESCRIPTION = "Liver and tumours. Research use only."
 SERIES_NUMBERS = {"SEG": 9000, "SR": 9001, "RTSTRUCT": 9002}
 """Of new series, by modality: far from those that scanners and reconstructions count up to."""
 MAY_BE_EMPTY = (
@@ -34,7 +44,11 @@ MAY_BE_EMPTY = (
 )
 """The standard wants them in objects of a study, if without a value (type 2); anonymized CTs have lost some."""
 MUST_BE_GIVEN = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
-"""Without them nobody can tell what an object belongs to, or where it lies."""
+"""Without them nobody can tell what an object belongs to, or where it lies.
+
+A CT must have a frame of reference (PS3.3, A.3.3 and C.7.4.1), and objects lie in the same room as it if they share its
+UID. One with a UID of its own would say that where it lies has nothing to do with the CT; so none is made up.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +102,10 @@ def read_source_images(ct: DicomVolume, *, shape: tuple[int, ...]) -> SourceImag
         headers = [_header(open_file, name) for name in files]
     for keyword in MUST_BE_GIVEN:
         if len({str(header.get(keyword) or "") for header in headers} - {""}) != 1:
-            raise InputError(f"{ct}: its headers lack one {keyword} for all slices; write NIfTI instead")
+            raise InputError(
+                f"{ct}: its headers lack one {keyword} for all slices, by which objects belong to their CT; give the "
+                "series one, or write NIfTI instead"
+            )
     return SourceImages(ct=ct, frames=frames, affine=affine, files=files, headers=headers)
 
 

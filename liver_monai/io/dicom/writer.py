@@ -17,7 +17,9 @@ from pydicom.valuerep import DSfloat
 from liver_monai._version import __version__
 from liver_monai.io.dicom.series import DicomVolume
 from liver_monai.io.dicom.source_images import (
+    DESCRIPTION,
     NAME,
+    PRODUCER,
     SERIES_NUMBERS,
     SourceImages,
     read_source_images,
@@ -81,13 +83,10 @@ def _build(headers: list[Dataset], pixels: np.ndarray, parts: list[Structure]) -
         series_number=SERIES_NUMBERS["SEG"],
         sop_instance_uid=hd.UID(),
         instance_number=1,
-        manufacturer=NAME,
-        manufacturer_model_name=NAME,
-        software_versions=__version__,
-        device_serial_number=__version__,
+        **PRODUCER,
         content_label="LIVER",
-        content_description="Liver and tumours. Research use only.",
-        series_description="Liver and tumours. Research use only.",
+        content_description=DESCRIPTION,
+        series_description=DESCRIPTION,
     )
 
 
