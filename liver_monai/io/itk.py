@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813  # the library's own spelling
+from isal import isal_zlib
 
 from liver_monai.errors import InputError, one_line
+from liver_monai.io.nifti import UNPACKING
 
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+META_BYTES = 65536
+"""A MetaImage's header is a page of text."""
+CHUNK_BYTES = 2**20
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """ITK's world is LPS, ours RAS."""
 
@@ -71,12 +79,51 @@ def itk_voxels(path: Path, reader: Any) -> np.ndarray:
     Raises:
         InputError: the voxels end too early, or their file is not there.
     """
+    _require_whole(path, reader)
     try:
         voxels = sitk.GetArrayFromImage(reader.Execute())
     except RuntimeError as error:
         raise InputError(f"{path}: is damaged, its voxels cannot be read ({_reason(error)}); fetch it anew") from error
     along_xyz: np.ndarray = voxels.reshape(itk_shape(reader)[::-1]).transpose(2, 1, 0)
     return along_xyz
+
+
+def _require_whole(path: Path, reader: Any) -> None:
+    """Unpack a MetaImage once to see that its checksum holds: ITK passes over damage and goes on with what it has.
+
+    Raises:
+        InputError: the packed voxels are damaged, too few or too many.
+    """
+    with path.open("rb") as file:
+        head = file.read(META_BYTES)
+    fields = dict(re.findall(rb"^(\w+)\s*=\s*(.*?)\s*$", head.partition(b"ElementDataFile")[0], flags=re.MULTILINE))
+    where = re.search(rb"^ElementDataFile\s*=\s*(.*?)\s*\n", head, flags=re.MULTILINE)
+    if path.suffix.lower() not in ITK_SUFFIXES[2:] or where is None or fields.get(b"CompressedData") != b"True":
+        return
+    is_here = where[1].upper() in (b"LOCAL", b"LOCALE")
+    data = path if is_here else path.parent / os.fsdecode(where[1])
+    expected = math.prod(reader.GetSize()) * np.dtype(itk_dtype(reader)).itemsize
+    try:
+        n_bytes = _unpacked_bytes(data, start=where.end() if is_here else 0, at_most=expected)
+    except (OSError, EOFError, UNPACKING) as error:
+        raise InputError(
+            f"{path}: is damaged, its voxels cannot be unpacked ({one_line(error)}); fetch it anew"
+        ) from error
+    if n_bytes != expected:
+        raise InputError(f"{path}: is damaged, it holds {n_bytes} bytes of voxels instead of {expected}; fetch it anew")
+
+
+def _unpacked_bytes(path: Path, *, start: int, at_most: int) -> int:
+    """How many bytes a zlib stream holds; nothing of them is kept."""
+    unpacker, n_bytes = isal_zlib.decompressobj(), 0
+    with path.open("rb") as file:
+        file.seek(start)
+        while not unpacker.eof and n_bytes <= at_most:
+            part = unpacker.unconsumed_tail or file.read(CHUNK_BYTES)
+            if not part:
+                raise EOFError("it ends too early")
+            n_bytes += len(unpacker.decompress(part, CHUNK_BYTES))
+    return n_bytes
 
 
 def build_itk(voxels: np.ndarray, affine: np.ndarray) -> Any:

@@ -18,8 +18,8 @@ from liver_monai.errors import InputError, one_line
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 SLICES_A_READ = 16
 NIFTI2_HEADER_BYTES = 540
-_UNPACKING: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # isal's stub takes the type for an instance
-DAMAGED = (EOFError, OSError, _UNPACKING, ValueError)
+UNPACKING: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # isal's stub takes the type for an instance
+DAMAGED = (EOFError, OSError, UNPACKING, ValueError)
 """What nibabel and isal raise, by turns, when the voxels of a file cannot be read to their end."""
 
 

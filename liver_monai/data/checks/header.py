@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -42,10 +43,25 @@ def read_stored_header(source: Source) -> StoredHeader | None:
     return StoredHeader(
         dtype=header.get_data_dtype(),
         pixdim_mm=(x, y, z),
-        unit=header.get_xyzt_units()[0],
-        qform=_form(header.get_qform(coded=True)),
+        unit=_unit(header),
+        qform=_qform(header),
         sform=_form(header.get_sform(coded=True)),
     )
+
+
+def _unit(header: Any) -> str:
+    try:
+        return str(header.get_xyzt_units()[0])
+    except KeyError as error:
+        return f"a unit of the unknown code {error.args[0]}"
+
+
+def _qform(header: Any) -> np.ndarray | None:
+    """As ``_form``; none where its quaternion is no rotation, and nobody can read it."""
+    try:
+        return _form(header.get_qform(coded=True))
+    except ValueError:
+        return None
 
 
 def _form(coded: tuple[np.ndarray | None, int]) -> np.ndarray | None:
