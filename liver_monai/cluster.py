@@ -128,7 +128,8 @@ def open_cluster(
     gpus = visible_gpus() if gpus is None else gpus
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(QUIET))
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        for name in ("distributed", "distributed.client"):  # the second has a level of its own
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         if scheduler.startswith(LOCAL):
             scheduler = stack.enter_context(_local_cluster(_count(scheduler), gpus)).scheduler_address
         elif not scheduler.startswith(TCP):
