@@ -71,12 +71,12 @@ class Cluster:
             yield done.pop(number)
 
     def _n_workers(self) -> int:
-        with self._telling_if_gone():
+        with self._telling_if_gone(OSError):
             return max(1, len(self.client.nthreads()))
 
     def _submit(self, call: Callable[..., Result], task: tuple[Any, ...]) -> Any:
         """As bytes, into which Dask does not look."""
-        with self._telling_if_gone():
+        with self._telling_if_gone(OSError):
             return self.client.submit(
                 _run, pickle.dumps((call, task)), version=__version__, folder=str(Path.cwd()), pure=False
             )
@@ -94,12 +94,13 @@ class Cluster:
         return result
 
     @contextmanager
-    def _telling_if_gone(self) -> Iterator[None]:
+    def _telling_if_gone(self, *signs: type[Exception]) -> Iterator[None]:
+        """``signs``: what else tells that, where no task can have raised it."""
         from distributed.comm import CommClosedError
 
         try:
             yield
-        except (CancelledError, CommClosedError, TimeoutError) as error:
+        except (CancelledError, CommClosedError, TimeoutError, *signs) as error:
             raise InputError(
                 f"{self.address}: the scheduler is gone or out of reach; what is finished is kept. Start it again with "
                 "its workers, and this command with --resume where it has that"
