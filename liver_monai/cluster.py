@@ -109,13 +109,18 @@ class Cluster:
 
 @contextmanager
 def open_cluster(
-    scheduler: str, *, gpus: Sequence[str] | None = None, say: Callable[[str], None] = print
+    scheduler: str,
+    *,
+    gpus: Sequence[str] | None = None,
+    connect_s: float = CONNECT_S,
+    say: Callable[[str], None] = print,
 ) -> Iterator[Cluster]:
     """A cluster that is there, or processes of this machine that end with this one.
 
     Args:
         scheduler: ``tcp://HOST:PORT`` or ``local:N``.
         gpus: of local processes, each of which sees one of them; by default all that this process may use.
+        connect_s: how long to wait for a scheduler to answer.
         say: takes a line for people.
 
     Raises:
@@ -136,7 +141,7 @@ def open_cluster(
         elif not scheduler.startswith(TCP):
             raise InputError(f"--scheduler {scheduler}: is no address; give {FORMS}")
         try:
-            client = stack.enter_context(Client(scheduler, timeout=CONNECT_S, set_as_default=False))
+            client = stack.enter_context(Client(scheduler, timeout=connect_s, set_as_default=False))
         except (OSError, ValueError) as error:
             raise InputError(f"--scheduler {scheduler}: no Dask scheduler answers there; give {FORMS}") from error
         if not client.nthreads():

@@ -106,10 +106,8 @@ def test_a_worker_is_bound_to_its_gpu_before_it_works():
         ("tcp://127.0.0.1:1", "no Dask scheduler answers there"),
     ],
 )
-def test_another_scheduler_is_refused(scheduler, said, monkeypatch):
-    monkeypatch.setattr(module, "CONNECT_S", 0.3)
-
-    with pytest.raises(InputError, match=said), open_cluster(scheduler):
+def test_another_scheduler_is_refused(scheduler, said):
+    with pytest.raises(InputError, match=said), open_cluster(scheduler, connect_s=0.3):
         pass
 
 
