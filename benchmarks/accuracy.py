@@ -30,7 +30,7 @@ from accuracy_arms import ARMS, BASELINE, Arm, settings_of
 from accuracy_data import TEST, score_masks, write_data
 
 from liver_monai.io.files import whole_file, write_json
-from liver_monai.processes import in_processes
+from liver_monai.processes import Processes
 
 BUNDLE = "mobilenet"
 CHANCE = 0.05
@@ -57,7 +57,7 @@ def main(
     if not is_table_only:
         write_data(out / "data", n_train=cases[0], n_test=cases[1], jobs=jobs)
         tasks = [(out, name, seed, steps) for name, seed in trials(names or tuple(ARMS), seeds)]
-        for row in in_processes(run_trial, tasks, n_processes=jobs, killed=run_trial):
+        for row in Processes(jobs).results(run_trial, tasks, killed=run_trial):
             print(f"{row['arm']:24}seed {row['seed']}  " + "  ".join(f"{name} {row[name]}" for name in MEASURES))
     files = sorted(row_path(out, "", 0, steps).parent.glob("*.json"))
     text = table([json.loads(path.read_text(encoding="utf-8")) for path in files])

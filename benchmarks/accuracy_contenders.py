@@ -38,7 +38,7 @@ from accuracy_data import ALL, TEST, score_masks, write_data
 from process_budget import OF_THE_PROCESS
 
 from liver_monai.io.files import whole_file, write_json
-from liver_monai.processes import in_processes
+from liver_monai.processes import Processes
 
 SPACING_MM = (3.0, 3.0, 5.0)
 """About that of the phantoms."""
@@ -82,7 +82,7 @@ def main(
     write_data(out / "data", n_train=cases[0], n_test=cases[1], jobs=jobs)
     names = names or tuple(name for name in CONTENDERS if name != "nnunet" or nnunet)
     tasks = [(out, name, seed, minutes, nnunet) for seed in range(seeds) for name in names]
-    for row in in_processes(run_trial, tasks, n_processes=jobs, killed=run_trial):
+    for row in Processes(jobs).results(run_trial, tasks, killed=run_trial):
         print(json.dumps({key: value for key, value in row.items() if key != "case_dice"}))
     rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((out / "contenders").glob("*.json"))]
     with whole_file(out / "contenders.md") as temporary:

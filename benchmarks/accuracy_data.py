@@ -13,7 +13,7 @@ from liver_monai.data.layouts import find_cases
 from liver_monai.data.phantom import make_phantom
 from liver_monai.engine.evaluation import evaluate, summarize
 from liver_monai.io.files import write_json
-from liver_monai.processes import in_processes
+from liver_monai.processes import Processes
 from liver_monai.spec import LABELS, LIVER
 
 SHAPE = (128, 128, 40)
@@ -35,7 +35,7 @@ def write_data(out: Path, *, n_train: int, n_test: int, jobs: int) -> None:
         return
     tasks = [(out, ALL, number, TRAIN_SEED) for number in range(n_train)]
     tasks += [(out, TEST, number, TEST_SEED) for number in range(n_test)]
-    list(in_processes(write_case, tasks, n_processes=jobs, killed=write_case))
+    list(Processes(jobs).results(write_case, tasks, killed=write_case))
     for name, count in ((ALL, n_train), (LIVER_ONLY, n_train), (TEST, n_test)):
         write_json(out / name / "dataset.json", nnunet_dataset(count))
     write_json(out / "data.json", {"n_train": n_train, "n_test": n_test})

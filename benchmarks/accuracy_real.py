@@ -31,6 +31,7 @@ from typing import Any
 import click
 import nibabel as nib
 import numpy as np
+from accuracy_arms import BATCH, N_EPOCHS, SETTINGS
 
 from liver_monai.data.phantom import make_phantom
 from liver_monai.io.files import write_json
@@ -40,18 +41,6 @@ N_PHANTOMS = 3
 PHANTOM_SHAPE = (160, 160, 56)
 GAP_MM = 8.0
 """Neighbours of a slab of five slices, 5 mm apart, reach 10 mm; all slices that are kept are without tumour."""
-BATCH = 8
-N_EPOCHS = 4
-SETTINGS: dict[str, Any] = {
-    "fold": None,
-    "max_epochs": N_EPOCHS,
-    "batch_size": BATCH,
-    "spec#slab_size": 5,
-    "spec#spacing_mm": [3.5, 3.5, 5.0],
-    "spec#roi_size": [64, 64],
-    "loss": "dice_ce",
-    "lesion_power": -0.5,
-}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,12 +71,12 @@ class Cluster:
             yield done.pop(number)
 
     def _n_workers(self) -> int:
-        with self._telling_if_gone():
+        with self._telling_if_gone(OSError):
             return max(1, len(self.client.nthreads()))
 
     def _submit(self, call: Callable[..., Result], task: tuple[Any, ...]) -> Any:
         """As bytes, into which Dask does not look."""
-        with self._telling_if_gone():
+        with self._telling_if_gone(OSError):
             return self.client.submit(
                 _run, pickle.dumps((call, task)), version=__version__, folder=str(Path.cwd()), pure=False
             )
@@ -94,12 +94,13 @@ class Cluster:
         return result
 
     @contextmanager
-    def _telling_if_gone(self) -> Iterator[None]:
+    def _telling_if_gone(self, *signs: type[Exception]) -> Iterator[None]:
+        """``signs``: what else tells that, where no task can have raised it."""
         from distributed.comm import CommClosedError
 
         try:
             yield
-        except (CancelledError, CommClosedError, TimeoutError) as error:
+        except (CancelledError, CommClosedError, TimeoutError, *signs) as error:
             raise InputError(
                 f"{self.address}: the scheduler is gone or out of reach; what is finished is kept. Start it again with "
                 "its workers, and this command with --resume where it has that"
@@ -108,13 +109,18 @@ class Cluster:
 
 @contextmanager
 def open_cluster(
-    scheduler: str, *, gpus: Sequence[str] | None = None, say: Callable[[str], None] = print
+    scheduler: str,
+    *,
+    gpus: Sequence[str] | None = None,
+    connect_s: float = CONNECT_S,
+    say: Callable[[str], None] = print,
 ) -> Iterator[Cluster]:
     """A cluster that is there, or processes of this machine that end with this one.
 
     Args:
         scheduler: ``tcp://HOST:PORT`` or ``local:N``.
         gpus: of local processes, each of which sees one of them; by default all that this process may use.
+        connect_s: how long to wait for a scheduler to answer.
         say: takes a line for people.
 
     Raises:
@@ -128,13 +134,14 @@ def open_cluster(
     gpus = visible_gpus() if gpus is None else gpus
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(QUIET))
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        for name in ("distributed", "distributed.client"):  # the second has a level of its own
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         if scheduler.startswith(LOCAL):
             scheduler = stack.enter_context(_local_cluster(_count(scheduler), gpus)).scheduler_address
         elif not scheduler.startswith(TCP):
             raise InputError(f"--scheduler {scheduler}: is no address; give {FORMS}")
         try:
-            client = stack.enter_context(Client(scheduler, timeout=CONNECT_S, set_as_default=False))
+            client = stack.enter_context(Client(scheduler, timeout=connect_s, set_as_default=False))
         except (OSError, ValueError) as error:
             raise InputError(f"--scheduler {scheduler}: no Dask scheduler answers there; give {FORMS}") from error
         if not client.nthreads():

@@ -106,10 +106,8 @@ def test_a_worker_is_bound_to_its_gpu_before_it_works():
         ("tcp://127.0.0.1:1", "no Dask scheduler answers there"),
     ],
 )
-def test_another_scheduler_is_refused(scheduler, said, monkeypatch):
-    monkeypatch.setattr(module, "CONNECT_S", 0.3)
-
-    with pytest.raises(InputError, match=said), open_cluster(scheduler):
+def test_another_scheduler_is_refused(scheduler, said):
+    with pytest.raises(InputError, match=said), open_cluster(scheduler, connect_s=0.3):
         pass
 
 
@@ -231,14 +229,23 @@ def test_workers_killed_until_the_end_lose_no_result():
     assert n_killed >= 4
 
 
-@pytest.mark.slow
-def test_a_cohort_is_whole_though_a_worker_is_killed_every_few_seconds(cli, trained_run, tmp_path):
-    """Each time when a case is done, lest a machine that is slow to start workers never comes to an end."""
-    data, alone, out = tmp_path / "data", tmp_path / "alone", tmp_path / "out"
+@pytest.fixture(scope="module")
+def cohort(cli, trained_run, tmp_path_factory):
+    """24 CTs, and the masks that one process makes of them."""
+    folder = tmp_path_factory.mktemp("cohort")
+    data, alone = folder / "data", folder / "alone"
     write_phantoms(data, n_cases=24, shape=(192, 192, 64), seed=300)
-    options = ("--bundle", trained_run, "--device", "cpu")
-    assert cli("predict", data, "-o", alone, *options).exit_code == 0
-    command = [sys.executable, "-c", SCRIPT, "predict", data, "-o", out, *options, "--scheduler", "local:4"]
+    assert cli("predict", data, "-o", alone, "--bundle", trained_run, "--device", "cpu").exit_code == 0
+    assert len(masks_in(alone)) == 24
+    return data, alone
+
+
+@pytest.mark.slow
+def test_a_cohort_is_whole_though_a_worker_is_killed_every_few_seconds(cohort, trained_run, tmp_path):
+    """Each time when a case is done, lest a machine that is slow to start workers never comes to an end."""
+    (data, alone), out = cohort, tmp_path / "out"
+    options = ("--bundle", trained_run, "--device", "cpu", "--scheduler", "local:4")
+    command = [sys.executable, "-c", SCRIPT, "predict", data, "-o", out, *options]
     n_killed, generator, killed_s, said = 0, random.Random(0), 0.0, []
 
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -305,9 +312,9 @@ def test_a_worker_that_does_several_tasks_at_a_time_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_cohort_whose_scheduler_was_killed_goes_on(cli, phantom_dataset, trained_run, tmp_path):
-    out = tmp_path / "out"
-    options = ["predict", phantom_dataset, "-o", out, "--bundle", trained_run, "--device", "cpu"]
+def test_a_cohort_whose_scheduler_was_killed_goes_on(cli, cohort, trained_run, tmp_path):
+    (data, alone), out = cohort, tmp_path / "out"
+    options = ["predict", data, "-o", out, "--bundle", trained_run, "--device", "cpu"]
     with scheduler_and_worker(tmp_path) as (scheduler, address):
         command = [sys.executable, "-c", SCRIPT, *options, "--scheduler", address]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -318,12 +325,11 @@ def test_a_cohort_whose_scheduler_was_killed_goes_on(cli, phantom_dataset, train
     assert "Error: tcp://" in said
     assert "--resume" in said
     assert "Traceback" not in said
-    assert 0 < len(masks_in(out)) < 4
+    assert 0 < len(masks_in(out)) < 24
 
     resumed = cli(*options, "--resume", "--scheduler", "local:1")
 
     assert resumed.exit_code == 0, resumed.output
-    assert cli(*options[:3], tmp_path / "alone", *options[4:]).exit_code == 0
-    assert masks_in(out) == masks_in(tmp_path / "alone")
+    assert masks_in(out) == masks_in(alone)
     assert not hidden_in(out)
     assert {row["status"] for row in rows_of(out / "cases.csv")} == {"done", "kept"}

@@ -16,7 +16,8 @@ class OnGpu:
     """A network on a GPU, in the order of memory and the precision that are fastest there; logits are float32."""
 
     def __init__(self, network: torch.nn.Module, device: torch.device) -> None:
-        self.network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # it is there
+        # torch documents memory_format, but none of the overloads of Module.to has it
+        self.network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device = device
 
     def __call__(self, slabs: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
@@ -19,7 +19,7 @@ from liver_monai.io.limits import MAX_HEADER_BYTES, MAX_PACKING, require_possibl
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 SLICES_A_READ = 16
 NIFTI2_HEADER_BYTES = 540
-UNPACKING: type[Exception] = isal_zlib.error  # type: ignore[assignment]  # isal's stub takes the type for an instance
+UNPACKING = cast(type[Exception], isal_zlib.error)  # isal's own stub takes the type for an instance of it
 DAMAGED = (EOFError, OSError, UNPACKING, ValueError)
 """What nibabel and isal raise, by turns, when the voxels of a file cannot be read to their end."""
 

@@ -24,7 +24,8 @@ def import_openvino() -> Any:
     Raises:
         InputError: it is not installed.
     """
-    sys.modules.setdefault(REPORTER, None)  # type: ignore[arg-type]  # None has Python take a module for missing
+    # Python's import takes None for "not to be found" (reference, 5.3.1); typeshed has modules only
+    sys.modules.setdefault(REPORTER, None)  # type: ignore[arg-type]
     return import_extra("openvino", extra="openvino")
 
 

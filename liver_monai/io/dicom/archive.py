@@ -63,7 +63,7 @@ def open_archive(path: Path) -> Iterator[tuple[list[str], Open]]:
                 entries = [entry for entry in archive.infolist() if not entry.is_dir()]
                 _require_possible(path, entries)
                 yield _visible(entry.filename for entry in entries), _in_zip(archive)
-        except UNPACKABLE as error:  # damaged, exotic, encrypted
+        except UNPACKABLE as error:
             raise InputError(f"{path}: cannot be unpacked ({one_line(error)}); unpack it yourself") from error
     elif path.is_file():
         yield [path.name], _in_folder(path.parent)
@@ -73,7 +73,8 @@ def open_archive(path: Path) -> Iterator[tuple[list[str], Open]]:
 
 def is_locked(path: Path) -> bool:
     """Whether it is a folder whose permissions forbid to look into it: to search it would find nothing, silently."""
-    return os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK)  # noqa: PTH112  # Path.is_dir may raise
+    # below a folder that is locked itself Path.is_dir raises, where this is False
+    return os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK)  # noqa: PTH112
 
 
 def is_zip(path: Path) -> bool:
