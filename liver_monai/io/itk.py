@@ -16,10 +16,15 @@ from liver_monai.errors import InputError, one_line
 from liver_monai.io.limits import MAX_PACKING, require_possible
 from liver_monai.io.nifti import UNPACKING
 
-ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+NRRD_SUFFIXES = (".nrrd", ".nhdr")
+META_SUFFIXES = (".mha", ".mhd")
+ITK_SUFFIXES = (*NRRD_SUFFIXES, *META_SUFFIXES)
 META_BYTES = 65536
 """A MetaImage's header is a page of text."""
 CHUNK_BYTES = 2**20
+NRRD_FIELD_BYTES = 400
+"""No field of an NRRD header is longer: nine numbers of a direction matrix are some 230 bytes. NrrdIO, with which ITK
+reads them, writes beyond its memory when it refuses one of more than 600, and ends the process."""
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """ITK's world is LPS, ours RAS."""
 
@@ -30,12 +35,14 @@ def open_itk(path: Path) -> Any:
     Raises:
         InputError: not in the format of its name, not three-dimensional, several values a voxel.
     """
+    if path.suffix.lower() in NRRD_SUFFIXES:
+        _require_short_fields(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        kind = "NRRD" if path.suffix.lower() in ITK_SUFFIXES[:2] else "MetaImage"
+        kind = "NRRD" if path.suffix.lower() in NRRD_SUFFIXES else "MetaImage"
         raise InputError(f"{path}: is named like {kind} but cannot be read as {kind} ({_reason(error)})") from error
     if len(itk_shape(reader)) != 3:
         raise InputError(
@@ -49,6 +56,22 @@ def open_itk(path: Path) -> Any:
         path, itk_shape(reader), voxel_bytes=np.dtype(itk_dtype(reader)).itemsize, stored_bytes=stored_bytes
     )
     return reader
+
+
+def _require_short_fields(path: Path) -> None:
+    """Refuse what would end the process; lines of ``key:=value`` and comments may be long.
+
+    Raises:
+        InputError: a field too long, or no header at all.
+    """
+    with path.open("rb") as file:
+        while (line := file.readline(CHUNK_BYTES)).strip():
+            key, is_pair, _ = line[: NRRD_FIELD_BYTES + 2].partition(b":=")
+            is_free = line.startswith(b"#") or (is_pair and b": " not in key)
+            if len(line) > NRRD_FIELD_BYTES and not is_free:
+                raise InputError(
+                    f"{path}: has a line of {len(line)} bytes in its NRRD header; it is damaged, fetch it anew"
+                )
 
 
 def itk_shape(reader: Any) -> tuple[int, ...]:
@@ -104,7 +127,7 @@ def _require_whole(path: Path, reader: Any) -> None:
         head = file.read(META_BYTES)
     fields = dict(re.findall(rb"^(\w+)\s*=\s*(.*?)\s*$", head.partition(b"ElementDataFile")[0], flags=re.MULTILINE))
     where = re.search(rb"^ElementDataFile\s*=\s*(.*?)\s*\n", head, flags=re.MULTILINE)
-    if path.suffix.lower() not in ITK_SUFFIXES[2:] or where is None or fields.get(b"CompressedData") != b"True":
+    if path.suffix.lower() not in META_SUFFIXES or where is None or fields.get(b"CompressedData") != b"True":
         return
     is_here = where[1].upper() in (b"LOCAL", b"LOCALE")
     data = path if is_here else path.parent / os.fsdecode(where[1])

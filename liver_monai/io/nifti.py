@@ -82,7 +82,10 @@ def _class_of(path: Path, head: bytes, *, is_packed: bool) -> Any:
 def _require_possible(path: Path, header: Any, *, is_packed: bool) -> None:
     """Before what lies behind the header is read."""
     stored_bytes = path.stat().st_size * (MAX_PACKING if is_packed else 1)
-    voxel_bytes = header.get_data_dtype().itemsize
+    try:
+        voxel_bytes = header.get_data_dtype().itemsize
+    except KeyError:
+        raise ImageFileError(f"data type {header['datatype']} is none of NIfTI's") from None
     require_possible(path, header.get_data_shape(), voxel_bytes=voxel_bytes, stored_bytes=stored_bytes)
     offset = float(header["vox_offset"])
     if not 0 <= offset <= min(MAX_HEADER_BYTES, stored_bytes):

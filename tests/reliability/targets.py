@@ -31,6 +31,7 @@ from liver_monai.io.volumes import read_header, read_mask, read_volume
 from liver_monai.model.bundle import copy_bundle, find_bundle, override_bundle, read_spec
 from liver_monai.model.trust import require_trusted
 from liver_monai.model.weights import load_initial_weights, load_weights, save_weights
+from liver_monai.processes import ALONE
 from liver_monai.spec import ModelSpec
 
 SHAPE = (12, 10, 8)
@@ -202,7 +203,7 @@ def read_weights(folder: Path) -> None:
 def write_store(folder: Path) -> list[Path]:
     (folder / "data").mkdir()
     write_dataset(folder / "data")
-    prepare(folder / "data", spec=SPEC, out=folder / "store", jobs=1, say=lambda _: None)
+    prepare(folder / "data", spec=SPEC, out=folder / "store", pool=ALONE, say=lambda _: None)
     return sorted(file for file in (folder / "store").rglob("*") if file.is_file() and file.suffix != ".lock")
 
 

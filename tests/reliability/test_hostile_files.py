@@ -108,6 +108,32 @@ def test_an_nrrd_or_metaimage_header_that_lies_takes_no_memory(tmp_path, name):
         refused_within_bounds(path, r"ct\.(nrrd|mha): .*claims")
 
 
+def test_a_data_type_that_nifti_does_not_know_is_refused(tmp_path):
+    path = whole(tmp_path, "nifti")
+    content = bytearray(path.read_bytes())
+    content[70:72] = (8194).to_bytes(2, "little")
+    path.write_bytes(content)
+
+    refused_within_bounds(path, r"ct\.nii.*data type 8194 is none of NIfTI's")
+
+
+@pytest.mark.parametrize("field", [b"space: " + b"[" * 3000, b"a" * 1000, b"foo: k:=" + b"9" * 1000], ids=len)
+def test_a_field_that_would_end_the_process_is_refused(tmp_path, field):
+    """NrrdIO writes beyond its buffer when it names what it refuses."""
+    path = whole(tmp_path, "nrrd")
+    path.write_bytes(path.read_bytes().replace(b"\nkinds:", b"\n" + field + b"\nkinds:"))
+
+    refused_within_bounds(path, r"ct\.nrrd: has a line of \d+ bytes in its NRRD header")
+
+
+@pytest.mark.parametrize("line", [b"Segment0_Extent:=" + b"0 100 " * 1000, b"# " + b"x: " * 3000], ids=len)
+def test_what_viewers_note_in_a_header_may_be_long(tmp_path, line):
+    path = whole(tmp_path, "nrrd")
+    path.write_bytes(path.read_bytes().replace(b"\nkinds:", b"\n" + line + b"\nkinds:"))
+
+    assert read_volume(path).shape == (1, 12, 10, 8)
+
+
 @pytest.mark.parametrize("at", [0.3, 0.6, 0.9])
 def test_a_packed_metaimage_with_a_bit_flipped_is_no_ct(tmp_path, at):
     """ITK prints a line on standard error and goes on with what it has."""
