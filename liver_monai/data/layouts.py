@@ -20,7 +20,7 @@ from liver_monai.data.cases import (
     natural,
     unique,
 )
-from liver_monai.errors import InputError
+from liver_monai.errors import InputError, one_line
 from liver_monai.io.dicom.archive import is_dicom_file
 from liver_monai.io.files import read_json
 from liver_monai.io.tables import read_table
@@ -349,10 +349,19 @@ def _require_our_labels(listing: Path, labels: Mapping[str, Any]) -> None:
 
 
 def _listed(listing: Path, name: str) -> Path:
-    """A listed file or DICOM folder; nnU-Net's first version lists CTs without their channel number."""
+    """A listed file or DICOM folder; nnU-Net's first version lists CTs without their channel number.
+
+    Raises:
+        InputError: no file can have the name.
+    """
     path = listing.parent / name
-    with_channel = path.with_name(f"{strip_suffix(path.name)}_0000{path.name.removeprefix(strip_suffix(path.name))}")
-    return with_channel if with_channel.exists() and not path.exists() else path
+    try:
+        with_channel = path.with_name(
+            f"{strip_suffix(path.name)}_0000{path.name.removeprefix(strip_suffix(path.name))}"
+        )
+        return with_channel if with_channel.exists() and not path.exists() else path
+    except (OSError, ValueError) as error:  # a name of too many letters; none at all
+        raise InputError(f"{listing}: lists {name[:80]!r}, which cannot be a file ({one_line(error)[:80]})") from error
 
 
 def _volumes_in(folder: Path) -> list[Path]:

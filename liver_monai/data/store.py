@@ -458,7 +458,8 @@ def _read(path: Path, slices: slice) -> np.ndarray:
         raise InputError(
             f"{path}: is no longer there; if its files changed and it was prepared anew, go on with --resume"
         ) from error
-    except (RuntimeError, ValueError, MemoryError) as error:  # blosc2 raises these for what is not its own
+    # blosc2's for what is not its own; the last is of a type that it reads as Python's literal
+    except (RuntimeError, ValueError, MemoryError, SyntaxError) as error:
         raise InputError(
             f"{path}: is damaged ({one_line(error)}); remove its folder and prepare the data again"
         ) from error
