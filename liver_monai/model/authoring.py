@@ -152,10 +152,9 @@ def _metadata(bundle: Path) -> None:
     spec = _inference(bundle).get_parsed_content("spec")
     formats = metadata["network_data_format"]
     found = (formats["inputs"]["image"]["num_channels"], formats["outputs"]["pred"]["num_channels"])
-    if found != (spec.slab_size, len(LABELS)):
-        raise InputError(
-            f"configs/metadata.json: has {found} channels in and out, the spec {spec.slab_size, len(LABELS)}"
-        )
+    expected = (spec.slab_size, spec.output_slices * len(LABELS))
+    if found != expected:
+        raise InputError(f"configs/metadata.json: has {found} channels in and out, the spec {expected}")
 
 
 def _one_spec(bundle: Path) -> None:
@@ -192,7 +191,7 @@ def _forward(network: torch.nn.Module, spec: ModelSpec) -> None:
     height, width = 4 * OUTPUT_STRIDE, 6 * OUTPUT_STRIDE
     with torch.inference_mode():
         logits = network.eval()(torch.zeros(1, spec.slab_size, height, width))
-    if tuple(logits.shape) != (1, len(LABELS), height, width):
+    if tuple(logits.shape) != (1, spec.output_slices * len(LABELS), height, width):
         raise InputError(
             f"encoder '{spec.encoder}': logits of shape {tuple(logits.shape)} for slices of {height, width}"
         )

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from liver_monai.errors import InputError, nearest, one_line, root_cause
 from liver_monai.io.files import read_json, write_json
-from liver_monai.spec import ModelSpec
+from liver_monai.spec import LABELS, ModelSpec, offsets
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = next((folder for folder in (_PACKAGE / "bundles", _PACKAGE.parent / "bundles") if folder.is_dir()), _PACKAGE)
@@ -138,7 +138,7 @@ def _overridden(bundle: Path, overrides: Mapping[str, Any]) -> dict[str, dict[st
     """The configs by file name, with every override in each config that has its id."""
     configs = {path.name: read_config(path) for path in sorted((bundle / "configs").glob("*.json"))}
     override_config([config for name, config in configs.items() if name != "metadata.json"], overrides)
-    _describe_input(bundle, configs)
+    _describe_channels(bundle, configs)
     return configs
 
 
@@ -190,16 +190,21 @@ def _spec(config: Mapping[str, Any], path: Path) -> ModelSpec:
         raise InputError(f"{path}: its spec cannot be read ({error})") from error
 
 
-def _describe_input(bundle: Path, configs: Mapping[str, Any]) -> None:
+def _describe_channels(bundle: Path, configs: Mapping[str, Any]) -> None:
     """Have the metadata tell the channels that the spec asks for; MONAI's tools build their test input from them."""
-    slab_size = _spec(configs["inference.json"], bundle / "configs" / "inference.json").slab_size
+    spec = _spec(configs["inference.json"], bundle / "configs" / "inference.json")
     try:
-        image = configs["metadata.json"]["network_data_format"]["inputs"]["image"]
+        formats = configs["metadata.json"]["network_data_format"]
+        image, pred = formats["inputs"]["image"], formats["outputs"]["pred"]
     except (KeyError, TypeError) as error:
         raise InputError(f"{bundle}: configs/metadata.json holds no network_data_format; see bundle verify") from error
-    if image.get("num_channels") != slab_size:
-        image["num_channels"] = slab_size
-        image["channel_def"] = {str(index): f"slice {index - slab_size // 2:+d}" for index in range(slab_size)}
+    shown = [f"slice {z:+d}" for z in offsets(spec.slab_size)]
+    of_slices = [""] if spec.output_slices == 1 else [f" of slice {z:+d}" for z in offsets(spec.output_slices)]
+    segmented = [f"{name}{of_slice}" for of_slice in of_slices for name in LABELS.values()]
+    for channels, names in ((image, shown), (pred, segmented)):
+        if channels.get("num_channels") != len(names):
+            channels["num_channels"] = len(names)
+            channels["channel_def"] = {str(index): name for index, name in enumerate(names)}
 
 
 def read_config(path: Path) -> dict[str, Any]:

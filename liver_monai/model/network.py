@@ -14,10 +14,10 @@ PARTS = ("encoder", "decoder", "segmentation_head")
 
 
 def build_network(spec: ModelSpec, *, encoder_weights: str | None = None, freeze: str | None = None) -> torch.nn.Module:
-    """DeepLabV3+ (Chen, ECCV 2018) that maps slabs ``(B, slab_size, H, W)`` to logits ``(B, 3, H, W)``.
+    """DeepLabV3+ (Chen, ECCV 2018) that maps slabs ``(B, slab_size, H, W)`` to logits ``(B, output_slices * 3, H, W)``.
 
     Args:
-        spec: encoder and slab_size.
+        spec: encoder, slab_size and output_slices.
         encoder_weights: ``None`` starts from random weights and needs no network; ``"imagenet"`` fetches the
             encoder's published weights; anything else is a file with the encoder's state_dict.
         freeze: one of ``PARTS`` that no training changes, its batch statistics included.
@@ -34,7 +34,7 @@ def build_network(spec: ModelSpec, *, encoder_weights: str | None = None, freeze
             encoder_name=spec.encoder,
             encoder_weights=published,
             in_channels=spec.slab_size,
-            classes=len(LABELS),
+            classes=spec.output_slices * len(LABELS),
         )
     except OSError as error:  # every failed download is one
         raise InputError(
