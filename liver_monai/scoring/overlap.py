@@ -52,18 +52,6 @@ def pixel_accuracy(table: np.ndarray) -> float:
     return float(np.trace(table) / table.sum())
 
 
-def is_missing(table: np.ndarray, structure: str) -> bool:
-    """The reference holds the structure and the prediction none of it."""
-    _, predicted, referred = _sizes(table, structure)
-    return referred > 0 and predicted == 0
-
-
-def is_spurious(table: np.ndarray, structure: str) -> bool:
-    """The prediction holds the structure and the reference none of it."""
-    _, predicted, referred = _sizes(table, structure)
-    return referred == 0 and predicted > 0
-
-
 def _sizes(table: np.ndarray, structure: str) -> tuple[int, int, int]:
     """Voxels of the intersection, of the prediction and of the reference."""
     labels = list(CLASSES[structure])
@@ -78,11 +66,7 @@ def score(prediction: np.ndarray, reference: np.ndarray, *, spacing_mm: tuple[fl
         spacing_mm: voxel spacing along the masks' axes.
     """
     table = count_table(np.asarray(prediction), np.asarray(reference))
-    return score_table(table, voxel_ml=float(np.prod(spacing_mm)) / 1000)
-
-
-def score_table(table: np.ndarray, *, voxel_ml: float) -> dict[str, float]:
-    """The scores of ``score`` from a count table."""
+    voxel_ml = float(np.prod(spacing_mm)) / 1000
     scores = {}
     for name in CLASSES:
         _, predicted, referred = _sizes(table, name)
