@@ -75,8 +75,8 @@ def score_row(score: Score) -> dict[str, Any]:
         row |= {f"{name}_{measure}": _or_none(value) for measure, value in values.items()}
         row[f"{name}_reference_ml"] = counts.reference * result.voxel_ml
         row[f"{name}_prediction_ml"] = counts.prediction * result.voxel_ml
-        row[f"{name}_missing"] = int(counts.reference > 0 and counts.prediction == 0)
-        row[f"{name}_spurious"] = int(counts.reference == 0 and counts.prediction > 0)
+        row[f"{name}_missing"] = int(counts.is_missing)
+        row[f"{name}_spurious"] = int(counts.is_spurious)
     for name, found in result.detections.items():
         row |= {f"lesions_{name}_{key}": _or_none(getattr(found, key)) for key in DETECTED}
     if result.detections:

@@ -17,9 +17,11 @@ def count_table(prediction: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
     Args:
         prediction, reference: masks of the same shape with the labels 0, 1 and 2.
+
+    Raises:
+        ValueError: shapes differ, or a mask holds another label.
     """
-    if prediction.shape != reference.shape:
-        raise ValueError(f"prediction has the shape {prediction.shape}, reference {reference.shape}; they must agree")
+    require_same_shape(prediction, reference)
     table = np.zeros(N_LABELS * N_LABELS, dtype=np.int64)
     for predicted, referred in zip(prediction, reference, strict=True):  # a plane at a time stays in the cache
         for plane in (predicted, referred):
@@ -27,6 +29,16 @@ def count_table(prediction: np.ndarray, reference: np.ndarray) -> np.ndarray:
         pairs = np.asarray(referred * np.uint8(N_LABELS) + predicted)
         table += [np.count_nonzero(pairs == pair) for pair in range(len(table))]  # much faster than bincount
     return table.reshape(N_LABELS, N_LABELS)
+
+
+def require_same_shape(prediction: np.ndarray, reference: np.ndarray) -> None:
+    """Refuse two masks that cannot be of one grid.
+
+    Raises:
+        ValueError: their shapes differ.
+    """
+    if prediction.shape != reference.shape:
+        raise ValueError(f"prediction has the shape {prediction.shape}, reference {reference.shape}; they must agree")
 
 
 def _require_labels(plane: np.ndarray) -> None:
@@ -64,6 +76,9 @@ def score(prediction: np.ndarray, reference: np.ndarray, *, spacing_mm: tuple[fl
     Args:
         prediction, reference: masks of the same shape on the same grid, with the labels 0, 1 and 2.
         spacing_mm: voxel spacing along the masks' axes.
+
+    Raises:
+        ValueError: shapes differ, or a mask holds another label.
     """
     table = count_table(np.asarray(prediction), np.asarray(reference))
     voxel_ml = float(np.prod(spacing_mm)) / 1000
