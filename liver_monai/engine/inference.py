@@ -36,8 +36,8 @@ from liver_monai.model.bundle import (
     read_spec,
     refusing_values,
 )
-from liver_monai.model.export import Logits
 from liver_monai.model.formats import is_exported
+from liver_monai.model.network import Logits
 from liver_monai.model.trust import OF_PREDICTION, require_trusted
 from liver_monai.model.weights import load_weights
 from liver_monai.processes import Pool
