@@ -32,16 +32,8 @@ HEAD_BYTES = 512
 Open = Callable[[str], BinaryIO]
 
 UNPACKABLE = (
-    *(
-        zipfile.BadZipFile,
-        NotImplementedError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        OverflowError,
-        struct.error,
-        zlib.error,
-    ),
+    *(zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError),
+    *(OverflowError, struct.error, zlib.error),
 )
 """What zipfile raises, by turns, for what it cannot unpack."""
 
@@ -119,6 +111,11 @@ def is_dicom_file(path: Path) -> bool:
     """Whether a file is DICOM, whatever its name."""
     with path.open("rb") as file:
         return is_dicom(file)
+
+
+def may_hold_dicom(path: Path) -> bool:
+    """Whether a path that is there is a folder or a zip, into which nobody has looked, or a DICOM file."""
+    return path.is_dir() or is_zip(path) or (path.is_file() and is_dicom_file(path))
 
 
 def _visible(names: Iterable[str]) -> list[str]:
