@@ -66,7 +66,7 @@ def _fingerprint(loaded: LoadedCase) -> dict[str, object]:
         "low_hu": hist.low,
         "high_hu": hist.high,
         "percentiles_hu": {str(percent): hist.percentile(percent) for percent in (1, 25, 50, 75, 99)},
-        "padding_share": round(float(hist.between(-32768, -1025).sum() / hist.total), 5),
+        "padding_share": round(hist.padding_share, 5),
         **contrast_figures(blocks),
         **{name: round(value, 3) for name, value in offsets.items() if value is not None},
     }
