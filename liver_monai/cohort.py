@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,13 +19,14 @@ from liver_monai.data.checks.sources import find_scans
 from liver_monai.data.checks.table import check_dataset
 from liver_monai.data.layouts import find_references
 from liver_monai.engine.comparison import compare, read_evaluations, write_comparison
-from liver_monai.engine.evaluation import Score, evaluate, lesion_rows, score_row, write_csv, write_scores
+from liver_monai.engine.evaluation import Score, evaluate, lesion_rows, score_row, write_scores
 from liver_monai.engine.inference import AS_BUNDLED, Bundles, Choices, Prediction, bundles_of, predict
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.dicom import DicomVolume
 from liver_monai.io.files import Pace, whole_file, write_json
 from liver_monai.io.probabilities import STRUCTURES, probability_file
 from liver_monai.io.record import provenance, write_record
+from liver_monai.io.tables import read_table, write_rows
 from liver_monai.io.volumes import strip_suffix
 from liver_monai.model.bundle import weights_of
 from liver_monai.processes import Pool, processes_for
@@ -143,11 +143,11 @@ def predict_cohort(
             rows.append({**_prediction_row(result), "dicom_error": _write_case_objects(result, out, to=extras.to)})
             if pace.is_due():
                 with pace.taken():
-                    _write_rows(out / "cases.csv", rows)
+                    _add_predictions(out / "cases.csv", rows)
             say(_describe_prediction(result, to=extras.to, dicom_error=rows[-1]["dicom_error"]))
     finally:  # however it ends
         if rows:
-            _write_rows(out / "cases.csv", rows)
+            _add_predictions(out / "cases.csv", rows)
     weights = [weights_of(each) for each in bundles_of(bundle)]
     inputs = [*weights, *(result.case.image for result in results if not result.error)]
     record = write_record(out / "record.json", inputs=inputs, settings=asdict(choices), cases=rows)
@@ -236,7 +236,7 @@ def compare_cohorts(
 def _write_check(out: Path, data: DataSet, findings: Sequence[Finding], *, summary: dict[str, Any]) -> None:
     """``check.json`` comes last: where it is, the rest is there, too."""
     columns = ("case_id", "check", "severity", "message")
-    write_csv(
+    write_rows(
         out / "findings.csv",
         [{name: getattr(finding, name) for name in columns} for finding in findings],
         columns=columns,
@@ -334,8 +334,8 @@ def _without_folder(result: Prediction) -> str:
     return result.error.replace(f"{folder.resolve()}{os.sep}", "").replace(f"{folder}{os.sep}", "")
 
 
-def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    write_csv(path, [*_rows_of_others(path, rows), *rows])
+def _add_predictions(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    write_rows(path, [*_rows_of_others(path, rows), *rows])
 
 
 def _rows_of_others(path: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -343,8 +343,8 @@ def _rows_of_others(path: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str
     if not path.is_file():
         return []
     own = {row["case_id"] for row in rows}
-    with path.open(newline="", encoding="utf-8") as file:
-        others = [row for row in csv.DictReader(file) if row.keys() >= OF_PREDICTIONS and row["case_id"] not in own]
+    found = read_table(path, columns=())
+    others = [row for row in found if row.keys() >= OF_PREDICTIONS and row["case_id"] not in own]
     return [{name: row.get(name, "") for name in rows[0]} for row in others]
 
 

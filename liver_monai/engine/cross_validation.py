@@ -5,7 +5,6 @@ Each training lies in ``OUT/foldK`` and is a run as any; they share the store ``
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from liver_monai.engine.handlers import VALIDATION_SCORES
 from liver_monai.engine.training import DEFAULT_BUNDLE, train
 from liver_monai.errors import InputError
 from liver_monai.io.files import write_json
+from liver_monai.io.tables import read_table
 from liver_monai.model.bundle import find_bundle, find_members, overridden_spec, read_config
 from liver_monai.model.trust import require_trusted
 
@@ -109,8 +109,7 @@ def _describe(run: Path, fold: int) -> dict[str, Any]:
     """The weights that were kept, and how they scored on what was held back."""
     epoch = read_config(run / "models" / "model.json")["epoch"]
     record = read_config(run / "record.json")
-    with (run / "models" / "history.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(run / "models" / "history.csv", columns=("epoch", "minutes", *VALIDATION_SCORES))
     (best,) = [row for row in rows if int(row["epoch"]) == epoch]
     return {
         "fold": fold,
