@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from liver_monai.errors import InputError
-from liver_monai.io.dicom import DicomVolume
-from liver_monai.io.dicom.patient import Patient, read_patient
+from liver_monai.io.dicom.patient import Patient
 from liver_monai.io.files import whole_file, write_json
 from liver_monai.io.record import provenance, write_record
 from liver_monai.io.tables import write_table
@@ -101,8 +100,9 @@ def _content(found: Findings, case_id: str) -> dict[str, Any]:
 
 
 def _patient_of(scan: MaskedScan) -> Patient:
-    if not isinstance(scan.ct, DicomVolume):
+    patient = scan.patient()
+    if patient is None:
         raise InputError(
             f"--with-patient: only headers of DICOM name the patient, and --image is {scan.ct}; give that series"
         )
-    return read_patient(scan.ct.path, file=scan.ct.files[0])
+    return patient
