@@ -85,20 +85,9 @@ def check_cohort(
     if out is not None and (out / "check.json").exists() and not (resume or overwrite):
         raise InputError(f"{out}: holds a check already; give --resume, --overwrite or another -o")
     scans = find_scans(paths, excludes=excludes, spacing_overrides=spacing_overrides, folds=folds)
-    cases = scans.cases
-    kept = {case.case_id: read_case(out / "cases", case) for case in cases} if out and resume else {}
-    missing = [case for case in cases if kept.get(case.case_id) is None]
-    stream = examine(missing, pool=pool or processes_for(len(missing), cases_a_process=2))
-    made: dict[str, CaseReport] = {case_id: report for case_id, report in kept.items() if report is not None}
-    by_id = {case.case_id: case for case in missing}
-    for report in tqdm(stream, total=len(missing), desc="checking", unit="case", disable=None):
-        made[report.case_id] = report
-        if out is not None:
-            write_case(out / "cases", by_id[report.case_id], report)
-        say(_describe_check(report, in_full=len(cases) == 1))
     data = DataSet(
         folders=paths,
-        reports=[made[case.case_id] for case in cases],
+        reports=_check_cases(scans.cases, out=out, pool=pool, resume=resume, say=say),
         excluded=scans.excluded,
         folds=scans.folds,
         licences=scans.licences,
@@ -108,7 +97,8 @@ def check_cohort(
     summary = summarize(data, findings)
     for finding in of_all:
         say(_describe_finding(finding))
-    say(f"{len(cases)} case{'' if len(cases) == 1 else 's'}: {_count_findings(findings)}")
+    n_cases = len(scans.cases)
+    say(f"{n_cases} case{'' if n_cases == 1 else 's'}: {_count_findings(findings)}")
     if out is not None:
         _write_check(out, data, findings, summary=summary)
         say(f"report: {out / 'report.html'}")
@@ -231,6 +221,22 @@ def compare_cohorts(
     )
     say(f"report: {out / 'report.html'}")
     return comparison
+
+
+def _check_cases(
+    cases: Sequence[Case], *, out: Path | None, pool: Pool | None, resume: bool, say: Say
+) -> list[CaseReport]:
+    """Reports in the order of the cases; those that are kept are not told again."""
+    kept = {case.case_id: read_case(out / "cases", case) for case in cases} if out and resume else {}
+    made: dict[str, CaseReport] = {case_id: report for case_id, report in kept.items() if report is not None}
+    missing = {case.case_id: case for case in cases if case.case_id not in made}
+    stream = examine(list(missing.values()), pool=pool or processes_for(len(missing), cases_a_process=2))
+    for report in tqdm(stream, total=len(missing), desc="checking", unit="case", disable=None):
+        made[report.case_id] = report
+        if out is not None:
+            write_case(out / "cases", missing[report.case_id], report)
+        say(_describe_check(report, in_full=len(cases) == 1))
+    return [made[case.case_id] for case in cases]
 
 
 def _write_check(out: Path, data: DataSet, findings: Sequence[Finding], *, summary: dict[str, Any]) -> None:

@@ -118,6 +118,19 @@ def read_folds(path: Path, cases: Sequence[Case], *, content: Mapping[str, str] 
     return folds
 
 
+def require_folds(where: str | Path, cases: Sequence[Case], folds: Mapping[str, int]) -> None:
+    """Refuse a file of folds, ``where``, that gives a case none.
+
+    Raises:
+        InputError: names the first.
+    """
+    lacking = [case.case_id for case in cases if case.case_id not in folds]
+    if lacking:
+        raise InputError(
+            f"{where}: gives the case '{lacking[0]}' no fold ({len(lacking)} lack one); add them or exclude them"
+        )
+
+
 def read_fold_rows(path: Path) -> dict[str, FoldRow]:
     """What the file says, by case_id, be it right or not.
 

@@ -54,11 +54,7 @@ def train_folds(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("--fold all trains in one process; under torchrun, give one --fold after the other")
     folder = Path(out).expanduser().resolve()
-    runs = [Path(each) for each in find_members(folder) if Path(each) != folder]
-    if (folder / "configs").exists() or (runs and not resume):
-        raise InputError(f"{folder}: holds a run already; go on with --resume or choose another -o")
-    if resume and not runs:
-        raise InputError(f"{folder}: holds no folds to resume; train them without --resume")
+    runs = _runs_so_far(folder, resume=resume)
     source = runs[0] if resume else find_bundle(bundle or DEFAULT_BUNDLE)
     if not trust_bundle:
         for each in {source, *runs}:
@@ -77,6 +73,16 @@ def train_folds(
         say(f"fold {fold} of {', '.join(map(str, folds))}")
         _train_fold(folder / f"fold{fold}", fold, source=source, data=dataset, settings=settings, resume=resume)
     return _write_summary(folder, folds, say=say)
+
+
+def _runs_so_far(folder: Path, *, resume: bool) -> list[Path]:
+    """The folds that were begun: some to resume, none to begin."""
+    runs = [Path(each) for each in find_members(folder) if Path(each) != folder]
+    if (folder / "configs").exists() or (runs and not resume):
+        raise InputError(f"{folder}: holds a run already; go on with --resume or choose another -o")
+    if resume and not runs:
+        raise InputError(f"{folder}: holds no folds to resume; train them without --resume")
+    return runs
 
 
 def _train_fold(run: Path, fold: int, *, source: Path, data: str, settings: Mapping[str, Any], resume: bool) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -253,38 +253,48 @@ def predict(
             wrong with a single CT is yielded as its error instead.
     """
     output_dir = Path(out).expanduser()
-    masks = [mask_path(case.image, output_dir) for case in cases]
-    present = [mask for mask in masks if mask.exists()]
+    tasks = _plan(cases, output_dir, maps=choices.maps, keeps=resume and not overwrite)
+    present = [task.mask for task in tasks if task.mask.exists()]
     if present and not (overwrite or resume):
         raise InputError(
-            f"{present[0]}: is there already ({len(present)} of {len(masks)}); give --overwrite or --resume"
+            f"{present[0]}: is there already ({len(present)} of {len(tasks)}); give --overwrite or --resume"
         )
-    maps = [
-        {name: probability_file(output_dir / PROBABILITIES, case.case_id, name) for name in choices.maps}
-        for case in cases
-    ]
-    is_kept = [
-        resume and not overwrite and all(file.exists() for file in (mask, *files.values()))
-        for mask, files in zip(masks, maps, strict=True)
-    ]
     if pool is not None:
         recipe = pickle.dumps((bundles_of(bundle), choices, output_dir, uuid.uuid4()))
-        tasks = [(recipe, *task) for task in zip(cases, masks, maps, is_kept, strict=True)]
-        yield from pool.results(_predict_there, tasks, killed=_killed)
+        yield from pool.results(_predict_there, [(recipe, task) for task in tasks], killed=_killed)
         return
     model = load_model(bundle, choices=choices, output_dir=output_dir)
-    to_read = [case.image for case, kept in zip(cases, is_kept, strict=True) if not kept]
+    to_read = [task.case.image for task in tasks if not task.is_kept]
     volumes = read_ahead(model.read, to_read, n=0 if choices.max_memory_gb else 1)
-    for case, mask, files, kept in zip(cases, masks, maps, is_kept, strict=True):
-        yield _keep_case(case, mask) if kept else _predict_case(model, case, mask, files, next(volumes))
+    for task in tasks:
+        yield _keep_case(task) if task.is_kept else _predict_case(model, task, next(volumes))
 
 
-def _predict_there(recipe: bytes, case: Case, mask: Path, maps: Mapping[str, Path], is_kept: bool) -> Prediction:
+class _Task(NamedTuple):
+    """A CT, where its mask and its maps go, and whether they are there and stay."""
+
+    case: Case
+    mask: Path
+    maps: Mapping[str, Path]
+    is_kept: bool
+
+
+def _plan(cases: Sequence[Case], output_dir: Path, *, maps: Sequence[str], keeps: bool) -> list[_Task]:
+    tasks = []
+    for case in cases:
+        mask = mask_path(case.image, output_dir)
+        files = {name: probability_file(output_dir / PROBABILITIES, case.case_id, name) for name in maps}
+        is_kept = keeps and all(file.exists() for file in (mask, *files.values()))
+        tasks.append(_Task(case, mask, files, is_kept))
+    return tasks
+
+
+def _predict_there(recipe: bytes, task: _Task) -> Prediction:
     """In a process of a pool."""
-    if is_kept:
-        return _keep_case(case, mask)
+    if task.is_kept:
+        return _keep_case(task)
     model = _model_of(recipe)
-    return _predict_case(model, case, mask, maps, partial(model.read, case.image))
+    return _predict_case(model, task, partial(model.read, task.case.image))
 
 
 @lru_cache(maxsize=1)
@@ -294,24 +304,22 @@ def _model_of(recipe: bytes) -> Model:
     return load_model(bundle, choices=choices, output_dir=output_dir)
 
 
-def _killed(_: bytes, case: Case, *__: object) -> Prediction:
+def _killed(_: bytes, task: _Task) -> Prediction:
     return Prediction(
-        case=case,
-        error=f"{case.image}: every worker that took it was killed, perhaps for want of memory; give each more, or "
-        "set a limit with --max-memory, and go on with --resume",
+        case=task.case,
+        error=f"{task.case.image}: every worker that took it was killed, perhaps for want of memory; give each more, "
+        "or set a limit with --max-memory, and go on with --resume",
     )
 
 
-def _predict_case(
-    model: Model, case: Case, mask: Path, maps: Mapping[str, Path], read: Callable[[], MetaTensor]
-) -> Prediction:
-    started_s = time.monotonic()
+def _predict_case(model: Model, task: _Task, read: Callable[[], MetaTensor]) -> Prediction:
+    started_s, case = time.monotonic(), task.case
     try:
         volume = read()
         plausibility = Plausibility(volume, case)
         inferred = model.infer(volume)
         del read, volume
-        for values, path in zip(inferred[1:].numpy(), maps.values(), strict=True):
+        for values, path in zip(inferred[1:].numpy(), task.maps.values(), strict=True):
             write_map(values, path, ct=case.image, affine=np.asarray(inferred.affine, dtype=np.float64))
         labels = model.finish(inferred)  # which writes the mask, last
         warnings = plausibility.warnings(labels)
@@ -320,7 +328,7 @@ def _predict_case(
     liver_ml, tumor_ml = _volumes_ml(labels)
     return Prediction(
         case=case,
-        mask=mask,
+        mask=task.mask,
         liver_ml=liver_ml,
         tumor_ml=tumor_ml,
         seconds=time.monotonic() - started_s,
@@ -329,7 +337,8 @@ def _predict_case(
     )
 
 
-def _keep_case(case: Case, mask: Path) -> Prediction:
+def _keep_case(task: _Task) -> Prediction:
+    case, mask = task.case, task.mask
     try:
         labels = read_mask(mask)
         liver_ml, tumor_ml = _volumes_ml(labels)
