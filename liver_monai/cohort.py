@@ -77,10 +77,17 @@ def check_cohort(
 ) -> dict[str, Any]:
     """Check a scan, a data set, or two data sets against each other; returns what ``check --json`` prints.
 
-    The tables are those of ``find_scans``; the cases are checked by ``pool``, else by processes by cores and cases.
+    Args:
+        paths, excludes, spacing_overrides, folds: as ``find_scans`` takes them.
+        out: gets that as ``check.json``, beside ``findings.csv`` and ``report.html``, and in ``cases/`` each case as
+            soon as it is checked.
+        pool: who checks the cases; by default processes by cores and cases.
+        resume: take cases from there whose files have not changed.
+        overwrite: replace a check that is there.
+        say: takes a line for people.
 
-    With ``out`` that goes to ``check.json`` there, beside ``findings.csv`` and ``report.html``, and each case to
-    ``cases/`` as soon as it is checked, from where ``resume`` takes it as long as its files have not changed.
+    Raises:
+        InputError: as ``find_scans``, or ``out`` holds a check and neither ``resume`` nor ``overwrite`` is given.
     """
     if out is not None and (out / "check.json").exists() and not (resume or overwrite):
         raise InputError(f"{out}: holds a check already; give --resume, --overwrite or another -o")
@@ -117,10 +124,21 @@ def predict_cohort(
     overwrite: bool = False,
     say: Say = print,
 ) -> list[dict[str, Any]]:
-    """Predict CTs, in this process or by ``pool``; a row a case, failed ones included.
+    """Predict CTs; a row a case, failed ones included.
 
     Rows go to ``cases.csv`` as they are there, beside those of cases that earlier commands put into the folder: after
     each case, unless they are so many that this would take a tenth of the time.
+
+    Args:
+        cases, bundle, out, choices, pool, resume, overwrite: as ``inference.predict`` takes them.
+        extras: what else to write.
+        say: takes a line for people.
+
+    Returns:
+        The rows, of JSON types, volumes in mL.
+
+    Raises:
+        InputError: as ``inference.predict``, or formats that there are not.
     """
     require_formats(extras.to)
     results: list[Prediction] = []
@@ -165,19 +183,28 @@ def evaluate_cohort(
     overwrite: bool = False,
     say: Say = print,
 ) -> dict[str, Any]:
-    """Evaluate masks against references by a protocol; returns the summary.
+    """Evaluate masks against references; returns what ``summary.json`` holds.
 
-    ``probabilities`` is a folder of maps, see ``io.probabilities``, whose calibration is scored, too.
-    The cases are scored by ``pool``, else by processes by cores and cases.
+    Args:
+        prediction: a folder of masks, or one.
+        reference: a data set, a folder of masks, or one.
+        out: gets ``cases.csv``, ``lesions.csv``, ``summary.json`` and ``report.html``.
+        protocol: a name in ``scoring.protocols.PROTOCOLS``.
+        tolerance_mm: of the normalized surface distance (NSD).
+        probabilities: folder of maps, see ``io.probabilities``, whose calibration is scored, too.
+        pool: who scores the cases; by default processes by cores and cases.
+        overwrite: replace an evaluation that is there.
+        say: takes a line for people.
+
+    Raises:
+        InputError: no masks, no such folder of maps, or an evaluation that is there; what is wrong with a single case
+            is told as its error instead.
     """
     if (out / "summary.json").exists() and not overwrite:
         raise InputError(f"{out}: holds an evaluation already; give --overwrite or another -o")
     predictions, references = find_masks(prediction), find_references(reference)
+    _require_maps(probabilities)
     scores: list[Score] = []
-    if probabilities is not None and not probabilities.is_dir():
-        raise InputError(
-            f"{probabilities}: no such folder; give one with <case_id>_liver.nii.gz, <case_id>_tumor.nii.gz"
-        )
     stream = evaluate(
         predictions,
         references,
@@ -204,10 +231,26 @@ def evaluate_cohort(
     return summary
 
 
+def _require_maps(folder: Path | None) -> None:
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give one with <case_id>_liver.nii.gz, <case_id>_tumor.nii.gz")
+
+
 def compare_cohorts(
     evaluations: Sequence[Path], *, out: Path, seed: int = 0, overwrite: bool = False, say: Say = print
 ) -> dict[str, Any]:
-    """Compare evaluations of the same cases with the first of them; returns what ``comparison.json`` holds."""
+    """Compare evaluations of the same cases with the first of them; returns what ``comparison.json`` holds.
+
+    Args:
+        evaluations: folders that ``evaluate_cohort`` wrote, two or more.
+        out: gets ``comparison.csv``, ``comparison.json``, ``forest.png`` and ``report.html``.
+        seed: of the bootstrap.
+        overwrite: replace a comparison that is there.
+        say: takes a line for people.
+
+    Raises:
+        InputError: as ``read_evaluations``, or a comparison that is there.
+    """
     if (out / "comparison.json").exists() and not overwrite:
         raise InputError(f"{out}: holds a comparison already; give --overwrite or another -o")
     found = read_evaluations(evaluations)

@@ -50,8 +50,12 @@ def report_mask(
     """Write the findings of a mask and a page with pictures to a folder; returns what ``findings.json`` holds.
 
     Args:
+        mask, image, probabilities, series: as ``findings`` takes them.
+        out: gets ``findings.json``, ``findings.csv``, ``findings.txt`` and ``report.html``.
         to: formats of ``report.dicom_objects`` to write, too; its CT must be DICOM.
         with_patient: show the patient's name and ID on the page; its CT must be DICOM.
+        overwrite: replace findings that are there.
+        say: takes a line for people.
 
     Raises:
         InputError: as ``findings``, the folder holds findings already, or a CT that no DICOM can refer to.
