@@ -163,13 +163,13 @@ def override_config(config: dict[str, Any] | list[dict[str, Any]], overrides: Ma
                 _set(place, value)
 
 
-def read_spec(bundle: Path) -> ModelSpec:
-    """The spec that a bundle's ``inference.json`` holds.
+def read_spec(bundle: Path, *, config: str = "inference.json") -> ModelSpec:
+    """The spec that a config of a bundle holds.
 
     Raises:
         InputError: there is none, or it breaks a rule.
     """
-    path = bundle / "configs" / "inference.json"
+    path = bundle / "configs" / config
     return _spec(read_config(path), path)
 
 
