@@ -15,6 +15,7 @@ from liver_monai.errors import InputError
 from liver_monai.io.tables import read_table, write_table
 
 N_FOLDS = 5
+"""As nnU-Net has, so that its tables and ours are of equal parts."""
 COLUMNS = ("case_id", "patient_id", "fold", "burden")
 
 

@@ -25,6 +25,7 @@ MAX_LESIONS = 12
 MAX_ROWS = 200
 """A degenerate mask may hold thousands of specks; the page stays readable, the CSV file has them all."""
 AIR_HU = -1000
+"""Black behind the outlines, where there is no CT."""
 
 NOTE = (
     "A lesion is one connected tumour. Longest: the longest diameter on any axial slice; its perpendicular on the same "

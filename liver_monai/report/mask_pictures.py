@@ -18,6 +18,7 @@ from liver_monai.spec import LIVER, TUMOR
 FIELD = 1.7
 """Width of a lesion's picture in its longest diameters: enough around it to see where it lies."""
 SMALLEST_FIELD_MM = 60.0
+"""Lest a lesion of few voxels is all that is seen."""
 BAR_MM = 20
 HISTOGRAM_HU = (-100.0, 250.0)
 """Of soft tissue with and without contrast medium; what lies outside is counted at the ends."""

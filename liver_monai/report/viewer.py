@@ -24,6 +24,7 @@ SHOWN_HU = (-250.0, 400.0)
 MAX_SLICES = 200
 """So many of 512 x 512 make a page of less than 10 MB; of a longer scan the liver's are shown, or every few of them."""
 MARGIN_MM = 20.0
+"""Below and above the liver, where not all slices are shown."""
 LABEL_STEP = 100
 """Between the grey values of labels, so that they can be seen in the file, too."""
 JPEG_QUALITY = 80

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import wilcoxon
 
 N_RESAMPLES = 10_000
+"""Of the bootstrap: 250 of them lie beyond each end of the interval."""
 CONFIDENCE = 0.95
 
 

@@ -28,6 +28,7 @@ SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI
 LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 """The length of the first has two bytes, that of the others four, after two that are reserved (PS3.5, 7.1.2)."""
 HEAD_BYTES = 512
+"""Of a file: the preamble with its letters or, where there is none, the first two elements."""
 
 Open = Callable[[str], BinaryIO]
 
