@@ -27,7 +27,7 @@ from liver_monai.engine.read_ahead import read_ahead
 from liver_monai.engine.runtime import choose_runtime
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.probabilities import probability_file, write_map
-from liver_monai.io.volumes import Source, read_mask
+from liver_monai.io.volumes import Source, read_mask, voxel_ml
 from liver_monai.model.bundle import (
     find_bundle,
     find_members,
@@ -350,9 +350,8 @@ def _keep_case(task: _Task) -> Prediction:
 
 def _volumes_ml(mask: MetaTensor) -> tuple[float, float]:
     """Liver and tumour of a mask ``(1, X, Y, Z)``; a tumour is part of the liver."""
-    voxel_ml = abs(np.linalg.det(np.asarray(mask.affine)[:3, :3])) / 1000
     n_liver, n_tumor = (int(torch.count_nonzero(mask.as_tensor() >= label)) for label in (LIVER, TUMOR))
-    return n_liver * voxel_ml, n_tumor * voxel_ml
+    return n_liver * voxel_ml(mask.affine), n_tumor * voxel_ml(mask.affine)
 
 
 def segment(ct: Source, *, bundle: Bundles, device: str = "auto", trust_bundle: bool = False) -> MetaTensor:

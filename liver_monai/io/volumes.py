@@ -175,6 +175,11 @@ def require_same_grid(mask: MetaTensor, reference: MetaTensor) -> None:
         )
 
 
+def voxel_ml(affine: np.ndarray) -> float:
+    """Volume of a voxel by an affine ``(4, 4)`` to millimetres, whatever the angles between its axes."""
+    return float(abs(np.linalg.det(np.asarray(affine)[:3, :3]))) / 1000
+
+
 def slice_axis(affine: np.ndarray) -> int:
     """The stored axis from slice to slice: the one closest to foot-head, by an affine ``(4, 4)`` to RAS+."""
     return int(np.flatnonzero(nib.orientations.io_orientation(affine)[:, 0] == 2)[0])

@@ -98,7 +98,6 @@ def write_benchmark_report(
         summary=_cards(content),
         tables=benchmark_tables(content),
         figures=figures,
-        panels=[],
         provenance=provenance,
     )
 

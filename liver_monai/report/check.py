@@ -56,7 +56,6 @@ def write_check_report(
         summary=_cards(summary),
         tables=tables,
         figures=[_spread_figure(spreads)] if spreads else [],
-        panels=[],
         rows=[_case_row(case, findings, thumbnails.get(case["case_id"])) for case in _worst_first(cases, findings)],
         provenance=provenance,
     )

@@ -76,8 +76,6 @@ def write_prediction_report(
                 pictures={each.case_id: each.stamp for each in found[:MAX_STAMPS]},
             )
         ],
-        figures=[],
-        panels=[],
         provenance=provenance,
     )
 

@@ -32,7 +32,6 @@ def write_comparison_report(
         summary=[("cases", str(comparison["n"])), ("protocol", comparison["protocol"]), ("clear", str(len(clear)))],
         tables=[_difference_table(comparison), *_missing_table(comparison)],
         figures=[Figure(title="Differences", png=forest_png, alt=f"p below 0.05: {said or 'none'}")],
-        panels=[],
         provenance=provenance,
     )
 

@@ -11,7 +11,7 @@ from nibabel.affines import apply_affine
 from scipy import ndimage
 
 from liver_monai.io.probabilities import FULL
-from liver_monai.io.volumes import slice_axis
+from liver_monai.io.volumes import slice_axis, voxel_ml
 from liver_monai.report.diameters import Diameter, axial_diameters, maximum_diameter
 from liver_monai.report.findings import Findings, Lesion, Line, Point
 from liver_monai.scoring.crop import occupied_box
@@ -81,7 +81,7 @@ class _Scan:
         self.to_stored = to_stored @ nib.affines.from_matvec(np.eye(3), self.first)
         self.affine = affine @ self.to_stored
         self.spacing_mm = np.linalg.norm(self.affine[:3, :3], axis=0)
-        self.voxel_ml = float(abs(np.linalg.det(affine[:3, :3]))) / 1000
+        self.voxel_ml = voxel_ml(affine)
         self.mask = oriented[self.box]
         self.image = None if image is None else self._oriented(image)[self.box]
         self.probabilities = None if probabilities is None else self._oriented(probabilities)[self.box]
