@@ -163,16 +163,20 @@ def load_model(bundle: Bundles, *, choices: Choices = AS_BUNDLED, output_dir: Pa
 
 
 def _load_one(bundle: str | Path, *, choices: Choices, output_dir: Path | None) -> Model:
-    if is_exported(bundle):
-        parts = exported_parts(
-            Path(bundle).expanduser(),
-            device_name=choices.device,
-            runtime=choices.runtime,
-            inferer=choices.of_inferer(),
-            overrides=choices.overrides,
-            output_dir=output_dir,
-        )
-        return Model(**parts)
+    if not is_exported(bundle):
+        return _load_bundle(bundle, choices=choices, output_dir=output_dir)
+    parts = exported_parts(
+        Path(bundle).expanduser(),
+        device_name=choices.device,
+        runtime=choices.runtime,
+        inferer=choices.of_inferer(),
+        overrides=choices.overrides,
+        output_dir=output_dir,
+    )
+    return Model(**parts)
+
+
+def _load_bundle(bundle: str | Path, *, choices: Choices, output_dir: Path | None) -> Model:
     device = find_device(choices.device)
     folder = find_bundle(bundle)
     path = folder / "configs" / "inference.json"
