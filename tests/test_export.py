@@ -298,7 +298,7 @@ def torchscript_without_recipe(path):
 
 
 def onnx_without_recipe(path):
-    from liver_monai.model.export import write_onnx
+    from liver_monai.model.onnx import write_onnx
 
     write_onnx(brightness_network(), path, slab_size=3, metadata={})
 

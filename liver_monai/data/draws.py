@@ -25,6 +25,7 @@ CENTRED_ON = {TUMOR: 0.5, LIVER: 0.35, None: 0.15}
 (Li, IEEE TMI 2018), and slices without liver so that false positives are seen in training."""
 
 AIR_HU = -1024
+"""What a crop shows where the slice does not reach; black in every window."""
 
 
 class Draw(NamedTuple):

@@ -8,7 +8,7 @@ from math import log
 import torch
 
 from liver_monai.data.slabs import by_slice
-from liver_monai.model.export import Logits
+from liver_monai.model.network import Logits
 
 
 class Ensemble:

@@ -16,7 +16,7 @@ from liver_monai.data.slices import ModelSlices, RasSlices, zeros_as_stored
 from liver_monai.engine.memory import fitting_batch
 from liver_monai.engine.search import search_liver
 from liver_monai.engine.stream import LogitStream
-from liver_monai.model.export import Logits
+from liver_monai.model.network import Logits
 from liver_monai.spec import OUTPUT_STRIDE, ModelSpec
 
 SEARCHES = ("liver", "whole")

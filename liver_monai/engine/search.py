@@ -129,7 +129,7 @@ def _goes_on(mask: RasSlices, filled: range) -> tuple[bool, bool]:
     is_marked = np.empty((len(filled), *mask.shape[:2]), dtype=bool)
     for index, z in enumerate(filled):
         is_marked[index] = mask[z].numpy() != BACKGROUND
-    box = foreground_box(is_marked, is_marked)  # nothing is numbered where nothing is
+    box = foreground_box(is_marked)  # nothing is numbered where nothing is
     liver = largest_of(is_marked[box])
     is_first, is_last = box[0].start == 0, box[0].stop == len(is_marked)
     return ends[0] and is_first and bool(liver[0].any()), ends[1] and is_last and bool(liver[-1].any())

@@ -14,7 +14,7 @@ from liver_monai.data.slices import ModelSlices, RasSlices
 from liver_monai.engine.memory import is_out_of_memory
 from liver_monai.errors import InputError
 from liver_monai.io.probabilities import map_slice
-from liver_monai.model.export import Logits
+from liver_monai.model.network import Logits
 from liver_monai.spec import BACKGROUND
 
 logger = logging.getLogger(__name__)

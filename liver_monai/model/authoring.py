@@ -7,14 +7,13 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
 
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.files import whole_file
-from liver_monai.model.bundle import SHIPPED, copy_bundle
+from liver_monai.model.bundle import SHIPPED, copy_bundle, read_spec
 from liver_monai.model.network import build_network
 from liver_monai.model.torchscript import torchscript
 from liver_monai.model.trust import OF_PREDICTION, require_trusted
@@ -158,8 +157,7 @@ def _metadata(bundle: Path) -> None:
 
 
 def _one_spec(bundle: Path) -> None:
-    specs = [ModelSpec(**_values(_config(bundle, name)["spec"])) for name in ("train", "inference")]
-    differences = specs[0].differences(specs[1])
+    differences = read_spec(bundle, config="train.json").differences(read_spec(bundle))
     if differences:
         raise InputError(f"train.json and inference.json differ in spec: {differences}")
 
@@ -198,17 +196,7 @@ def _forward(network: torch.nn.Module, spec: ModelSpec) -> None:
 
 
 def _inference(bundle: Path) -> ConfigParser:
-    config = _config(bundle, "inference")
+    config = ConfigParser()
+    config.read_config(str(bundle / "configs" / "inference.json"))
     config["bundle_root"] = str(bundle)
     return config
-
-
-def _config(bundle: Path, name: str) -> ConfigParser:
-    config = ConfigParser()
-    config.read_config(str(bundle / "configs" / f"{name}.json"))
-    return config
-
-
-def _values(component: dict[str, Any]) -> dict[str, Any]:
-    """A component's arguments without MONAI's keywords."""
-    return {name: value for name, value in component.items() if not name.startswith("_")}

@@ -93,8 +93,7 @@ def copy_bundle(bundle: Path, run: Path, overrides: Mapping[str, Any]) -> None:
     shutil.copytree(bundle, run, dirs_exist_ok=True, ignore=unwanted)
     with _whole_folder(run / "configs") as temporary:  # a run that was interrupted here must not go on without them
         shutil.copytree(bundle / "configs", temporary)
-        for name, config in configs.items():
-            write_json(temporary / name, config)
+        _write_configs(temporary, configs)
 
 
 @contextmanager
@@ -110,13 +109,18 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
 
 def override_bundle(run: Path, overrides: Mapping[str, Any]) -> None:
     """Write overrides into the configs of a run."""
-    _write_configs(run, _overridden(run, overrides))
+    _write_configs(run / "configs", _overridden(run, overrides))
 
 
 def set_training_data(run: Path, dataset_dir: str) -> None:
     """Write the data set into ``train.json`` alone: what a run predicts later has another ``dataset_dir``."""
     path = run / "configs" / "train.json"
     write_json(path, {**read_config(path), "dataset_dir": dataset_dir})
+
+
+def _write_configs(folder: Path, configs: Mapping[str, Any]) -> None:
+    for name, config in configs.items():
+        write_json(folder / name, config)
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -159,13 +163,13 @@ def override_config(config: dict[str, Any] | list[dict[str, Any]], overrides: Ma
                 _set(place, value)
 
 
-def read_spec(bundle: Path) -> ModelSpec:
-    """The spec that a bundle's ``inference.json`` holds.
+def read_spec(bundle: Path, *, config: str = "inference.json") -> ModelSpec:
+    """The spec that a config of a bundle holds.
 
     Raises:
         InputError: there is none, or it breaks a rule.
     """
-    path = bundle / "configs" / "inference.json"
+    path = bundle / "configs" / config
     return _spec(read_config(path), path)
 
 
@@ -237,11 +241,6 @@ def _refuse_values(config: Path, error: BaseException) -> None:
         if component and isinstance(cause, (TypeError, ValueError)) and not isinstance(cause, InputError):
             raise InputError(f"{config}: {component[1]} cannot be built from its values ({one_line(cause)})") from error
         wrapped = wrapped.__cause__
-
-
-def _write_configs(run: Path, configs: Mapping[str, Any]) -> None:
-    for name, config in configs.items():
-        write_json(run / "configs" / name, config)
 
 
 class _Place(NamedTuple):
