@@ -261,6 +261,17 @@ def test_a_spacing_in_the_header_that_is_not_the_affines_is_found(tmp_path, pixd
     assert finding.figures["pixdim_mm"] == list(pixdim)
 
 
+def test_volumes_count_the_angles_between_the_axes(tmp_path):
+    """A gantry's tilt makes a voxel flatter than the product of its sides."""
+    tilt = np.eye(4)
+    tilt[1, 2] = 1.0
+
+    upright, tilted = (report_on(tmp_path, affine=affine).figures for affine in (PHANTOM.affine, PHANTOM.affine @ tilt))
+
+    assert tilted["liver_ml"] == upright["liver_ml"]
+    assert tilted["slice_mm"] > upright["slice_mm"]
+
+
 # Planted traps: orientation
 
 

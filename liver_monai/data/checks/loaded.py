@@ -25,6 +25,7 @@ from liver_monai.io.volumes import (
     read_volume,
     require_same_grid,
     slice_axis,
+    voxel_ml,
 )
 from liver_monai.spec import LABELS, LIVER, TUMOR
 
@@ -90,7 +91,7 @@ class LoadedCase:
     @property
     def voxel_ml(self) -> float:
         """Volume of a voxel."""
-        return float(np.prod(self.spacing_mm)) / 1000
+        return voxel_ml(self.affine)
 
     @cached_property
     def header(self) -> StoredHeader | None:
