@@ -18,6 +18,7 @@ from liver_monai.data.cases import (
     dicom_patient,
     masks_of,
     natural,
+    require_name,
     unique,
 )
 from liver_monai.errors import InputError, one_line
@@ -164,8 +165,7 @@ def _listed_cases(path: Path) -> list[Case]:
 def _case_of(listing: Path, row: Mapping[str, Any]) -> Case:
     image, label = (_listed(listing, str(row[key])) for key in ("image", "label"))
     case_id = str(row.get("case_id") or case_id_of(image))
-    if Path(case_id).name != case_id:
-        raise InputError(f"{listing}: the case_id '{case_id}' cannot name a file; leave out / and \\")
+    require_name(case_id, source=listing)
     patient_id = str(row.get("patient_id") or "") or dicom_patient(image)
     return Case(case_id=case_id, image=image, label=label, patient_id=patient_id)
 

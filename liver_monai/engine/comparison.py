@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan, nan
@@ -12,7 +11,7 @@ from typing import Any
 
 from liver_monai.engine.evaluation import write_csv
 from liver_monai.errors import InputError
-from liver_monai.io.files import write_json
+from liver_monai.io.files import read_json, write_json
 from liver_monai.scoring.compare import holm, paired_difference
 from liver_monai.scoring.measures import MEASURES
 
@@ -85,7 +84,7 @@ def write_comparison(rows: Sequence[dict[str, Any]], evaluations: Sequence[Evalu
 
 def _read(folder: Path, name: str) -> Evaluation:
     try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary = read_json(folder / "summary.json")
         with (folder / "cases.csv").open(newline="", encoding="utf-8") as file:
             rows = {row["case_id"]: row for row in csv.DictReader(file) if not row["error"]}
         protocol = summary["protocol"]

@@ -130,7 +130,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise InputError(f"--set {text}: expected id=value, such as --set learning_rate=0.0005")
     try:
         return name, json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # ValueError: also a number of too many digits
         return name, value
 
 
