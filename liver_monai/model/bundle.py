@@ -194,10 +194,11 @@ def _describe_input(bundle: Path, configs: Mapping[str, Any]) -> None:
     """Have the metadata tell the channels that the spec asks for; MONAI's tools build their test input from them."""
     slab_size = _spec(configs["inference.json"], bundle / "configs" / "inference.json").slab_size
     try:
-        image = configs["metadata.json"]["network_data_format"]["inputs"]["image"]
-    except (KeyError, TypeError) as error:
+        image: dict[str, Any] = configs["metadata.json"]["network_data_format"]["inputs"]["image"]
+        known = image.get("num_channels")
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{bundle}: configs/metadata.json holds no network_data_format; see bundle verify") from error
-    if image.get("num_channels") != slab_size:
+    if known != slab_size:
         image["num_channels"] = slab_size
         image["channel_def"] = {str(index): f"slice {index - slab_size // 2:+d}" for index in range(slab_size)}
 
