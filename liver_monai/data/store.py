@@ -238,11 +238,12 @@ def open_case(case: Case, *, spec: ModelSpec, folder: str | Path) -> StoredCase:
 
 
 def _stored(case: Case, place: Path, facts: Mapping[str, Any]) -> StoredCase:
+    n_slices, height, width = (int(size) for size in facts["shape"])
     return StoredCase(
         case_id=case.case_id,
         patient_id=case.patient_id,
         folder=place,
-        shape=tuple(facts["shape"]),
+        shape=(n_slices, height, width),
         class_counts=np.asarray(facts["class_counts"], dtype=np.int64).reshape(-1, len(LABELS)),
         lesions=tuple(Lesion(**{**lesion, "centre": tuple(lesion["centre"])}) for lesion in facts["lesions"]),
         content_hash=facts["content_hash"],
