@@ -58,6 +58,11 @@ ZSTD = {"codec": blosc2.Codec.ZSTD, "clevel": 5, "nthreads": 1}
 ONE_THREAD = {"nthreads": 1}
 """The cores are the training's."""
 
+DAMAGED = (
+    *(ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, SyntaxError, TypeError, ValueError),
+)
+"""What blosc2 raises, by turns, for an array whose header it cannot make sense of."""
+
 GEOMETRY = ("affine", "original_affine", "oriented_affine", "oriented_shape")
 
 
@@ -471,8 +476,7 @@ def _read(path: Path, slices: slice) -> np.ndarray:
         raise InputError(
             f"{path}: is no longer there; if its files changed and it was prepared anew, go on with --resume"
         ) from error
-    # blosc2's for what is not its own; the last is of a type that it reads as Python's literal
-    except (RuntimeError, ValueError, MemoryError, SyntaxError) as error:
+    except DAMAGED as error:
         raise InputError(
             f"{path}: is damaged ({one_line(error)}); remove its folder and prepare the data again"
         ) from error
