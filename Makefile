@@ -7,7 +7,9 @@ VENV = .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 
-.PHONY: help demo test slow lint docs clean
+RELEASED = build/released
+
+.PHONY: help demo test slow lint docs sbom clean
 
 help:
 	@echo "make demo    synthetic CTs, a short training, masks, scores and a report in $(DEMO_DIR)"
@@ -15,6 +17,7 @@ help:
 	@echo "make slow    the tests that train a network or build the package"
 	@echo "make lint    style, format and types"
 	@echo "make docs    the documentation as a site, in build/site"
+	@echo "make sbom    what a user installs with the package, as build/sbom.json in CycloneDX"
 	@echo "make clean   remove the environment, caches and builds; results stay"
 	@echo ""
 	@echo "PYTHON=$(PYTHON) and DEMO_DIR=$(DEMO_DIR) can be given, as in: make demo DEMO_DIR=elsewhere"
@@ -35,6 +38,12 @@ lint: $(INSTALLED)
 
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+sbom: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e ".[release]"
+	$(PYTHON) -m venv --clear $(RELEASED)
+	$(RELEASED)/bin/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt .
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml -o build/sbom.json $(RELEASED)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

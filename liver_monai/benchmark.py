@@ -8,7 +8,6 @@ from typing import Any
 
 from liver_monai.data.preparation import open_dataset
 from liver_monai.engine.benchmark import (
-    WITHOUT_END,
     failures,
     keep_plan,
     leak_table,
@@ -19,6 +18,7 @@ from liver_monai.engine.benchmark import (
 )
 from liver_monai.engine.evaluation import write_csv
 from liver_monai.engine.leak_trial import run_leak
+from liver_monai.engine.training import WITHOUT_END
 from liver_monai.engine.trial import Plan, run_trial
 from liver_monai.io.files import whole_file, write_json
 from liver_monai.io.record import write_record

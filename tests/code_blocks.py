@@ -51,7 +51,7 @@ def blocks_of(page: Path) -> list[Block]:
 def commands_of(text: str) -> list[list[str]]:
     """Each command of a shell block as its words, without comments and settings such as ``OMP_NUM_THREADS=4``."""
     lines = text.replace("\\\n", " ").splitlines()
-    commands = [shlex.split(line, comments=True) for line in lines]
+    commands = [shlex.split(_without_comment(line)) for line in lines]
     for words in commands:
         while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
             words.pop(0)
@@ -61,10 +61,15 @@ def commands_of(text: str) -> list[list[str]]:
 def our_commands(text: str) -> list[list[str]]:
     """Of a script, the arguments of each ``liver-monai``, wherever in a line it stands."""
     lines = text.replace("\\\n", " ").splitlines()
-    found = [re.search(r"(?:^|\s)liver-monai(?=\s)([^|;&>#]*)", line.partition("#")[0]) for line in lines]
+    found = [re.search(r"(?:^|\s)liver-monai(?=\s)([^|;&>]*)", _without_comment(line)) for line in lines]
     # a variable without quotes may be nothing, or several words
     known = [re.sub(r"(?<=\s)\$\w+", "", each[1]) for each in found if each]
     return [shlex.split(each) for each in known if each.strip()]
+
+
+def _without_comment(line: str) -> str:
+    """A shell's comment begins with a word, so that ``spec#slab_size=7`` has none."""
+    return re.sub(r"(^|\s)#.*", "", line)
 
 
 def parse_command(arguments: list[str]) -> None:

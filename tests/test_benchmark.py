@@ -23,8 +23,9 @@ from liver_monai.data.partition import partition_cases
 from liver_monai.data.phantom import write_phantoms
 from liver_monai.data.store import build_store
 from liver_monai.data.transforms import preprocessing
-from liver_monai.engine.benchmark import budget, failures, leak_table, patient_table, slice_table
+from liver_monai.engine.benchmark import failures, leak_table, patient_table, slice_table
 from liver_monai.engine.slice_loss import slice_losses
+from liver_monai.engine.training import budget
 from liver_monai.model.bundle import copy_bundle, find_bundle
 from liver_monai.report.benchmark import benchmark_tables, write_benchmark_markdown, write_benchmark_report
 from liver_monai.report.intervals import Interval, IntervalPanel, interval_figure

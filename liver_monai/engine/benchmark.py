@@ -23,20 +23,10 @@ from liver_monai.scoring.overlap import CLASSES
 from liver_monai.scoring.pooled import pooled
 from liver_monai.spec import ModelSpec
 
-WITHOUT_END = 1_000_000
-"""Epochs of a training that minutes alone end."""
-
 MAX_SHOWN = 120
 """Characters of a value in an error's line."""
 
 Row = dict[str, Any]
-
-
-def budget(*, epochs: int | None, minutes: float | None) -> dict[str, Any]:
-    """The overrides that end a training; minutes alone are not cut short by the bundle's epochs."""
-    if minutes is None:
-        return {} if epochs is None else {"max_epochs": epochs}
-    return {"max_epochs": WITHOUT_END if epochs is None else epochs, "minutes": minutes}
 
 
 def plan_trials(plan: Plan, bundles: Sequence[str], folds: Sequence[int], *, trust_bundle: bool = False) -> list[Trial]:

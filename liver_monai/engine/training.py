@@ -36,6 +36,8 @@ from liver_monai.model.weights import check_weights
 
 DEFAULT_BUNDLE = "mobilenet"
 """Small enough to train on a CPU."""
+WITHOUT_END = 1_000_000
+"""Epochs of a training that minutes alone end."""
 
 OF_THE_CHECKPOINT = "the checkpoint's state of optimizer, schedule and average goes on"
 OF_THE_COMMAND = "the command line decides on it"
@@ -106,6 +108,13 @@ def train(
             _write_training_record(run, split)
             note_end(run)
     return run
+
+
+def budget(*, epochs: int | None, minutes: float | None) -> dict[str, Any]:
+    """The overrides that end a training; minutes alone are not cut short by the bundle's epochs."""
+    if minutes is None:
+        return {} if epochs is None else {"max_epochs": epochs}
+    return {"max_epochs": WITHOUT_END if epochs is None else epochs, "minutes": minutes}
 
 
 def _make_ready(
