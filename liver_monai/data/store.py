@@ -252,8 +252,8 @@ def _stored(case: Case, place: Path, facts: Mapping[str, Any]) -> StoredCase:
         class_counts=np.asarray(facts["class_counts"], dtype=np.int64).reshape(-1, len(LABELS)),
         lesions=tuple(Lesion(**{**lesion, "centre": tuple(lesion["centre"])}) for lesion in facts["lesions"]),
         content_hash=facts["content_hash"],
-        liver_ml=facts["liver_ml"],
-        tumor_ml=facts["tumor_ml"],
+        liver_ml=float(facts["liver_ml"]),
+        tumor_ml=float(facts["tumor_ml"]),
         geometry=facts["geometry"],
     )
 
@@ -458,15 +458,12 @@ def _voxel_ml(affine: Sequence[Sequence[float]]) -> float:
 
 def _write(path: Path, array: np.ndarray, *, cparams: dict[str, Any]) -> None:
     """A chunk holds one slice along the first axis."""
-    slice_shape = (1, *array.shape[1:])
-    blosc2.asarray(
-        np.ascontiguousarray(array),
-        chunks=slice_shape,
-        blocks=slice_shape,
-        cparams=cparams,
-        urlpath=str(path),
-        mode="w",
-    )
+    shape = (1, *array.shape[1:])
+    ordered = np.ascontiguousarray(array)
+    try:
+        blosc2.asarray(ordered, chunks=shape, blocks=shape, cparams=cparams, urlpath=str(path), mode="w")
+    except RuntimeError as error:  # all that it says of a full disk
+        raise InputError(f"its {path.name} cannot be written ({one_line(error)}); make room on the disk") from error
 
 
 def _read(path: Path, slices: slice) -> np.ndarray:
