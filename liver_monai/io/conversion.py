@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 from monai.data import MetaTensor
 
-from liver_monai.errors import InputError, one_line
+from liver_monai.errors import InputError
 from liver_monai.io.dicom import only_volume
 from liver_monai.io.dicom.archive import is_dicom_file, is_zip
 from liver_monai.io.dicom.series import read_content
@@ -75,7 +75,7 @@ def write_volume(voxels: np.ndarray, affine: np.ndarray, out: Path) -> None:
         try:
             _write(voxels, affine, temporary)
         except RuntimeError as error:  # ITK's
-            raise InputError(f"{out}: cannot be written ({one_line(error)[:300]}); make room on the disk") from error
+            raise InputError(f"{out}: cannot be written; make room on the disk, or let it be written to") from error
         _check_copy(temporary, out, voxels, affine)
 
 
