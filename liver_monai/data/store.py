@@ -61,7 +61,7 @@ ONE_THREAD = {"nthreads": 1}
 DAMAGED = (
     *(ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, SyntaxError, TypeError, ValueError),
 )
-"""What blosc2 raises, by turns, for an array whose header it cannot make sense of."""
+"""What is raised, by turns, for facts of another kind, and by blosc2 for an array whose header makes no sense to it."""
 
 GEOMETRY = ("affine", "original_affine", "oriented_affine", "oriented_shape")
 
@@ -236,7 +236,7 @@ def open_case(case: Case, *, spec: ModelSpec, folder: str | Path) -> StoredCase:
         raise InputError(f"{folder}: does not hold case '{case.case_id}' on the grid {grid_name(spec)}; prepare it")
     try:
         return _stored(case, place, facts)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except DAMAGED as error:
         raise InputError(
             f"{place / FACTS}: is damaged ({one_line(error)}); remove its folder and prepare the data again"
         ) from error
@@ -244,12 +244,13 @@ def open_case(case: Case, *, spec: ModelSpec, folder: str | Path) -> StoredCase:
 
 def _stored(case: Case, place: Path, facts: Mapping[str, Any]) -> StoredCase:
     n_slices, height, width = (int(size) for size in facts["shape"])
+    class_counts = np.asarray(facts["class_counts"], dtype=np.int64).reshape(n_slices, len(LABELS))
     return StoredCase(
         case_id=case.case_id,
         patient_id=case.patient_id,
         folder=place,
         shape=(n_slices, height, width),
-        class_counts=np.asarray(facts["class_counts"], dtype=np.int64).reshape(-1, len(LABELS)),
+        class_counts=class_counts,
         lesions=tuple(Lesion(**{**lesion, "centre": tuple(lesion["centre"])}) for lesion in facts["lesions"]),
         content_hash=facts["content_hash"],
         liver_ml=float(facts["liver_ml"]),

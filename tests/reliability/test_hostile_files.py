@@ -299,7 +299,9 @@ def test_a_stored_case_is_made_of_its_own_files_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage", [{"shape": "x"}, {"shape": None}, {"lesions": [3]}, {"class_counts": "x"}, {"liver_ml": "x"}], ids=str
+    "damage",
+    [{"shape": "x"}, {"shape": None}, {"lesions": [3]}, {"class_counts": [[10**30, 0, 0]]}, {"liver_ml": "x"}],
+    ids=str,
 )
 def test_facts_of_a_stored_case_that_are_damaged_are_told(tmp_path, damage):
     facts = next(file for file in TARGETS["store"].write(tmp_path) if file.name == "case.json")
