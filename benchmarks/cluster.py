@@ -32,9 +32,9 @@ from liver_monai.cluster import open_cluster
 from liver_monai.cohort import predict_cohort
 from liver_monai.data.cases import Case, find_images
 from liver_monai.data.phantom import write_phantoms
-from liver_monai.engine.evaluation import write_csv
 from liver_monai.engine.inference import Choices, predict
 from liver_monai.io.files import whole_file
+from liver_monai.io.tables import write_rows
 from liver_monai.model.bundle import copy_bundle, find_bundle, read_spec
 from liver_monai.model.network import build_network
 from liver_monai.model.weights import save_weights
@@ -110,7 +110,7 @@ def time_limits(folder: Path, *, n_most: int) -> None:
         rows = [{"case_id": f"liver_{number}", "status": "done", "mask": f"{number}.nii.gz"} for number in range(n)]
         costs = [
             median_ms(lambda: write_one(folder)),
-            median_ms(lambda rows=rows: write_csv(folder / "cases.csv", rows)),
+            median_ms(lambda rows=rows: write_rows(folder / "cases.csv", rows)),
         ]
         print(f"  {n:9}{costs[0]:16.2f}{costs[1]:16.2f}")
         n *= 10

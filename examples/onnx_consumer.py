@@ -23,7 +23,7 @@ import nibabel as nib
 import numpy as np
 import onnxruntime
 
-RECIPE_KEY, VERSION = "liver_monai_recipe", 1
+RECIPE_KEY, VERSION = "liver_monai_recipe", 2
 
 
 def segment(network: Path, ct: Path, out: Path) -> None:
@@ -40,8 +40,8 @@ def segment(network: Path, ct: Path, out: Path) -> None:
     size = [max(1, round(n / s)) for n, s in zip(hu.shape, step, strict=True)]
 
     slices = window(resampled(hu, size, step), recipe["preprocessing"]["hu_window"])
-    logits = [run(session, slab, recipe) for slab in slabs(slices, recipe["preprocessing"]["slab_offsets"])]
-    mask = labels_on_ct(np.stack(logits, axis=-1), hu.shape, 1 / step)
+    logits = np.concatenate([run(session, slab, recipe) for slab in slabs(slices, recipe)])[: slices.shape[2]]
+    mask = labels_on_ct(np.moveaxis(logits, 0, -1), hu.shape, 1 / step)
 
     to_stored = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), nib.io_orientation(image.affine))
     header = image.header.copy()
@@ -84,15 +84,18 @@ def window(hu: np.ndarray, limits: list[float]) -> np.ndarray:
     return ((hu - low) / (high - low)).clip(0, 1).astype(np.float32)
 
 
-def slabs(slices: np.ndarray, offsets: list[int]) -> Any:
-    """``(slab, height, width)`` around each slice; the first and the last stand in for those beyond them."""
-    for centre in range(slices.shape[2]):
-        indices = np.clip([centre + offset for offset in offsets], 0, slices.shape[2] - 1)
+def slabs(slices: np.ndarray, recipe: dict[str, Any]) -> Any:
+    """``(slab, height, width)`` of each pass; the first and the last slice stand in for those beyond them."""
+    outputs = recipe["inference"]["output_offsets"]
+    for centre in range(-outputs[0], slices.shape[2] - outputs[0], len(outputs)):
+        indices = np.clip(
+            [centre + offset for offset in recipe["preprocessing"]["slab_offsets"]], 0, slices.shape[2] - 1
+        )
         yield np.moveaxis(slices[:, :, indices], 2, 0)
 
 
 def run(session: Any, slab: np.ndarray, recipe: dict[str, Any]) -> np.ndarray:
-    """Logits ``(label, height, width)`` of the slab's centre."""
+    """Logits ``(slice, label, height, width)`` of the slices in the slab's middle."""
     height, width = slab.shape[1:]
     multiple, limits = recipe["network"]["size_multiple"], recipe["inference"]["roi_size"]
     if any(size > 2 * limit for size, limit in zip((height, width), limits, strict=True)):
@@ -101,7 +104,8 @@ def run(session: Any, slab: np.ndarray, recipe: dict[str, Any]) -> np.ndarray:
     (above, below), (left, right) = ((each // 2, each - each // 2) for each in missing)
     padded = np.pad(slab, ((0, 0), (above, below), (left, right)))
     (logits,) = session.run(["pred"], {"image": padded[None]})
-    return logits[0, :, above : above + height, left : left + width]
+    cropped = logits[0, :, above : above + height, left : left + width]
+    return cropped.reshape(-1, len(recipe["labels"]), height, width)
 
 
 def labels_on_ct(logits: np.ndarray, shape: tuple[int, ...], step: np.ndarray) -> np.ndarray:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from liver_monai import _torchvision
 from liver_monai._version import __version__
+from liver_monai.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from liver_monai.engine.inference import segment
+    from liver_monai.report.mask import findings
+    from liver_monai.scoring.overlap import score
 
 __all__ = ["ModelSpec", "__version__", "findings", "score", "segment"]
 
 _torchvision.install()
 
 _LAZY = {
-    "ModelSpec": "liver_monai.spec",
     "findings": "liver_monai.report.mask",
     "score": "liver_monai.scoring.overlap",
     "segment": "liver_monai.engine.inference",
 }
-"""Public names whose modules import torch; they are imported when asked for, so that --help stays instant."""
+"""Public names whose modules import NumPy or torch; imported when they are asked for, so that --help stays instant."""
 
 
 def __getattr__(name: str) -> Any:

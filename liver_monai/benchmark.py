@@ -16,12 +16,12 @@ from liver_monai.engine.benchmark import (
     slice_table,
     try_trial,
 )
-from liver_monai.engine.evaluation import write_csv
 from liver_monai.engine.leak_trial import run_leak
 from liver_monai.engine.training import WITHOUT_END
 from liver_monai.engine.trial import Plan, run_trial
 from liver_monai.io.files import whole_file, write_json
-from liver_monai.io.record import write_record
+from liver_monai.io.record import provenance, write_record
+from liver_monai.io.tables import write_rows
 from liver_monai.model.bundle import list_bundles
 from liver_monai.report.benchmark import draw_benchmark, write_benchmark_markdown, write_benchmark_report
 
@@ -85,13 +85,13 @@ def _budget_in_words(overrides: Mapping[str, Any]) -> str:
 def _write(content: dict[str, Any], out: Path, *, runs: Sequence[Path], say: Callable[[str], None]) -> None:
     for name in TABLES:
         if content[name]:
-            write_csv(out / f"{name}.csv", content[name])
+            write_rows(out / f"{name}.csv", content[name])
     figures = draw_benchmark(content)
     for name, figure in figures.items():
         with whole_file(out / name) as temporary:
             temporary.write_bytes(figure.png)
     record = write_record(out / "record.json", inputs=[run / "models" / "model.pt" for run in runs])
-    facts = {"command": " ".join(record["command"]), "finished": record["finished"], **record["environment"]}
+    facts = provenance({**record, "inputs_sha256": {}})
     write_benchmark_report(out / "report.html", content, figures=list(figures.values()), provenance=facts)
     say(write_benchmark_markdown(out / "benchmark.md", content))
     write_json(out / "benchmark.json", content)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,13 +19,14 @@ from liver_monai.data.checks.sources import find_scans
 from liver_monai.data.checks.table import check_dataset
 from liver_monai.data.layouts import find_references
 from liver_monai.engine.comparison import compare, read_evaluations, write_comparison
-from liver_monai.engine.evaluation import Score, evaluate, lesion_rows, score_row, write_csv, write_scores
+from liver_monai.engine.evaluation import Score, evaluate, lesion_rows, score_row, write_scores
 from liver_monai.engine.inference import AS_BUNDLED, Bundles, Choices, Prediction, bundles_of, predict
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.dicom import DicomVolume
 from liver_monai.io.files import Pace, whole_file, write_json
 from liver_monai.io.probabilities import STRUCTURES, probability_file
 from liver_monai.io.record import provenance, write_record
+from liver_monai.io.tables import read_table, write_rows
 from liver_monai.io.volumes import strip_suffix
 from liver_monai.model.bundle import weights_of
 from liver_monai.processes import Pool, processes_for
@@ -77,28 +77,24 @@ def check_cohort(
 ) -> dict[str, Any]:
     """Check a scan, a data set, or two data sets against each other; returns what ``check --json`` prints.
 
-    The tables are those of ``find_scans``; the cases are checked by ``pool``, else by processes by cores and cases.
+    Args:
+        paths, excludes, spacing_overrides, folds: as ``find_scans`` takes them.
+        out: gets that as ``check.json``, beside ``findings.csv`` and ``report.html``, and in ``cases/`` each case as
+            soon as it is checked.
+        pool: who checks the cases; by default processes by cores and cases.
+        resume: take cases from there whose files have not changed.
+        overwrite: replace a check that is there.
+        say: takes a line for people.
 
-    With ``out`` that goes to ``check.json`` there, beside ``findings.csv`` and ``report.html``, and each case to
-    ``cases/`` as soon as it is checked, from where ``resume`` takes it as long as its files have not changed.
+    Raises:
+        InputError: as ``find_scans``, or ``out`` holds a check and neither ``resume`` nor ``overwrite`` is given.
     """
     if out is not None and (out / "check.json").exists() and not (resume or overwrite):
         raise InputError(f"{out}: holds a check already; give --resume, --overwrite or another -o")
     scans = find_scans(paths, excludes=excludes, spacing_overrides=spacing_overrides, folds=folds)
-    cases = scans.cases
-    kept = {case.case_id: read_case(out / "cases", case) for case in cases} if out and resume else {}
-    missing = [case for case in cases if kept.get(case.case_id) is None]
-    stream = examine(missing, pool=pool or processes_for(len(missing), cases_a_process=2))
-    made: dict[str, CaseReport] = {case_id: report for case_id, report in kept.items() if report is not None}
-    by_id = {case.case_id: case for case in missing}
-    for report in tqdm(stream, total=len(missing), desc="checking", unit="case", disable=None):
-        made[report.case_id] = report
-        if out is not None:
-            write_case(out / "cases", by_id[report.case_id], report)
-        say(_describe_check(report, in_full=len(cases) == 1))
     data = DataSet(
         folders=paths,
-        reports=[made[case.case_id] for case in cases],
+        reports=_check_cases(scans.cases, out=out, pool=pool, resume=resume, say=say),
         excluded=scans.excluded,
         folds=scans.folds,
         licences=scans.licences,
@@ -108,7 +104,8 @@ def check_cohort(
     summary = summarize(data, findings)
     for finding in of_all:
         say(_describe_finding(finding))
-    say(f"{len(cases)} case{'' if len(cases) == 1 else 's'}: {_count_findings(findings)}")
+    n_cases = len(scans.cases)
+    say(f"{n_cases} case{'' if n_cases == 1 else 's'}: {_count_findings(findings)}")
     if out is not None:
         _write_check(out, data, findings, summary=summary)
         say(f"report: {out / 'report.html'}")
@@ -127,10 +124,21 @@ def predict_cohort(
     overwrite: bool = False,
     say: Say = print,
 ) -> list[dict[str, Any]]:
-    """Predict CTs, in this process or by ``pool``; a row a case, failed ones included.
+    """Predict CTs; a row a case, failed ones included.
 
     Rows go to ``cases.csv`` as they are there, beside those of cases that earlier commands put into the folder: after
     each case, unless they are so many that this would take a tenth of the time.
+
+    Args:
+        cases, bundle, out, choices, pool, resume, overwrite: as ``inference.predict`` takes them.
+        extras: what else to write.
+        say: takes a line for people.
+
+    Returns:
+        The rows, of JSON types, volumes in mL.
+
+    Raises:
+        InputError: as ``inference.predict``, or formats that there are not.
     """
     require_formats(extras.to)
     results: list[Prediction] = []
@@ -143,11 +151,11 @@ def predict_cohort(
             rows.append({**_prediction_row(result), "dicom_error": _write_case_objects(result, out, to=extras.to)})
             if pace.is_due():
                 with pace.taken():
-                    _write_rows(out / "cases.csv", rows)
+                    _add_predictions(out / "cases.csv", rows)
             say(_describe_prediction(result, to=extras.to, dicom_error=rows[-1]["dicom_error"]))
     finally:  # however it ends
         if rows:
-            _write_rows(out / "cases.csv", rows)
+            _add_predictions(out / "cases.csv", rows)
     weights = [weights_of(each) for each in bundles_of(bundle)]
     inputs = [*weights, *(result.case.image for result in results if not result.error)]
     record = write_record(out / "record.json", inputs=inputs, settings=asdict(choices), cases=rows)
@@ -175,19 +183,28 @@ def evaluate_cohort(
     overwrite: bool = False,
     say: Say = print,
 ) -> dict[str, Any]:
-    """Evaluate masks against references by a protocol; returns the summary.
+    """Evaluate masks against references; returns what ``summary.json`` holds.
 
-    ``probabilities`` is a folder of maps, see ``io.probabilities``, whose calibration is scored, too.
-    The cases are scored by ``pool``, else by processes by cores and cases.
+    Args:
+        prediction: a folder of masks, or one.
+        reference: a data set, a folder of masks, or one.
+        out: gets ``cases.csv``, ``lesions.csv``, ``summary.json`` and ``report.html``.
+        protocol: a name in ``scoring.protocols.PROTOCOLS``.
+        tolerance_mm: of the normalized surface distance (NSD).
+        probabilities: folder of maps, see ``io.probabilities``, whose calibration is scored, too.
+        pool: who scores the cases; by default processes by cores and cases.
+        overwrite: replace an evaluation that is there.
+        say: takes a line for people.
+
+    Raises:
+        InputError: no masks, no such folder of maps, or an evaluation that is there; what is wrong with a single case
+            is told as its error instead.
     """
     if (out / "summary.json").exists() and not overwrite:
         raise InputError(f"{out}: holds an evaluation already; give --overwrite or another -o")
     predictions, references = find_masks(prediction), find_references(reference)
+    _require_maps(probabilities)
     scores: list[Score] = []
-    if probabilities is not None and not probabilities.is_dir():
-        raise InputError(
-            f"{probabilities}: no such folder; give one with <case_id>_liver.nii.gz, <case_id>_tumor.nii.gz"
-        )
     stream = evaluate(
         predictions,
         references,
@@ -214,10 +231,26 @@ def evaluate_cohort(
     return summary
 
 
+def _require_maps(folder: Path | None) -> None:
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give one with <case_id>_liver.nii.gz, <case_id>_tumor.nii.gz")
+
+
 def compare_cohorts(
     evaluations: Sequence[Path], *, out: Path, seed: int = 0, overwrite: bool = False, say: Say = print
 ) -> dict[str, Any]:
-    """Compare evaluations of the same cases with the first of them; returns what ``comparison.json`` holds."""
+    """Compare evaluations of the same cases with the first of them; returns what ``comparison.json`` holds.
+
+    Args:
+        evaluations: folders that ``evaluate_cohort`` wrote, two or more.
+        out: gets ``comparison.csv``, ``comparison.json``, ``forest.png`` and ``report.html``.
+        seed: of the bootstrap.
+        overwrite: replace a comparison that is there.
+        say: takes a line for people.
+
+    Raises:
+        InputError: as ``read_evaluations``, or a comparison that is there.
+    """
     if (out / "comparison.json").exists() and not overwrite:
         raise InputError(f"{out}: holds a comparison already; give --overwrite or another -o")
     found = read_evaluations(evaluations)
@@ -233,10 +266,26 @@ def compare_cohorts(
     return comparison
 
 
+def _check_cases(
+    cases: Sequence[Case], *, out: Path | None, pool: Pool | None, resume: bool, say: Say
+) -> list[CaseReport]:
+    """Reports in the order of the cases; those that are kept are not told again."""
+    kept = {case.case_id: read_case(out / "cases", case) for case in cases} if out and resume else {}
+    made: dict[str, CaseReport] = {case_id: report for case_id, report in kept.items() if report is not None}
+    missing = {case.case_id: case for case in cases if case.case_id not in made}
+    stream = examine(list(missing.values()), pool=pool or processes_for(len(missing), cases_a_process=2))
+    for report in tqdm(stream, total=len(missing), desc="checking", unit="case", disable=None):
+        made[report.case_id] = report
+        if out is not None:
+            write_case(out / "cases", missing[report.case_id], report)
+        say(_describe_check(report, in_full=len(cases) == 1))
+    return [made[case.case_id] for case in cases]
+
+
 def _write_check(out: Path, data: DataSet, findings: Sequence[Finding], *, summary: dict[str, Any]) -> None:
     """``check.json`` comes last: where it is, the rest is there, too."""
     columns = ("case_id", "check", "severity", "message")
-    write_csv(
+    write_rows(
         out / "findings.csv",
         [{name: getattr(finding, name) for name in columns} for finding in findings],
         columns=columns,
@@ -334,8 +383,8 @@ def _without_folder(result: Prediction) -> str:
     return result.error.replace(f"{folder.resolve()}{os.sep}", "").replace(f"{folder}{os.sep}", "")
 
 
-def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    write_csv(path, [*_rows_of_others(path, rows), *rows])
+def _add_predictions(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    write_rows(path, [*_rows_of_others(path, rows), *rows])
 
 
 def _rows_of_others(path: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -343,8 +392,8 @@ def _rows_of_others(path: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str
     if not path.is_file():
         return []
     own = {row["case_id"] for row in rows}
-    with path.open(newline="", encoding="utf-8") as file:
-        others = [row for row in csv.DictReader(file) if row.keys() >= OF_PREDICTIONS and row["case_id"] not in own]
+    found = read_table(path, columns=())
+    others = [row for row in found if row.keys() >= OF_PREDICTIONS and row["case_id"] not in own]
     return [{name: row.get(name, "") for name in rows[0]} for row in others]
 
 

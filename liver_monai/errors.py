@@ -1,10 +1,10 @@
-"""The one exception a user of the command line is meant to read."""
+"""The one exception a user of the command line is meant to read, and how its message is put."""
 
 from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 OF_DISKS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO))
 """What the operating system says of a place that is full, or may not be written to."""
@@ -18,6 +18,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """``", did you mean 'X'?"`` with the known name closest to a misspelt one, or nothing when none is close."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f", did you mean '{matches[0]}'?" if matches else ""
+
+
+def some(names: Sequence[str], *, most: int) -> str:
+    """The first names of a list, and how many more there are: ``"a, b and 3 more"``."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def root_cause(error: BaseException) -> BaseException:

@@ -22,6 +22,8 @@ class ModelSpec:
     Args:
         encoder: name of an encoder of segmentation-models-pytorch, such as ``"resnet34"``.
         slab_size: number of neighbouring slices the network sees as channels; odd, 1 means plain 2D.
+        output_slices: number of slices in the middle of a slab that the network segments; odd. Of three, prediction
+            needs a third of the passes.
         spacing_mm: voxel spacing of the model grid along right, anterior and superior.
         hu_window: lowest and highest Hounsfield unit the network can tell apart.
         roi_size: in-plane size of the crops the network is trained on; multiples of 16.
@@ -38,6 +40,7 @@ class ModelSpec:
     hu_window: tuple[float, float] = (-200.0, 250.0)
     roi_size: tuple[int, int] = (256, 256)
     encoder_weights: str | None = None
+    output_slices: int = 1
 
     def __post_init__(self) -> None:
         self._set("spacing_mm", _numbers("spacing_mm", self.spacing_mm, 3))
@@ -49,6 +52,14 @@ class ModelSpec:
             "slab_size",
             self.slab_size,
             "an odd number, so that a slab has a centre slice",
+        )
+        _require(
+            isinstance(self.output_slices, int)
+            and self.output_slices % 2 == 1
+            and 0 < self.output_slices <= self.slab_size,
+            "output_slices",
+            self.output_slices,
+            "an odd number, no larger than slab_size",
         )
         _require(min(self.spacing_mm) > 0, "spacing_mm", self.spacing_mm, "three positive numbers")
         _require(self.hu_window[0] < self.hu_window[1], "hu_window", self.hu_window, "(low, high) with low < high")
@@ -71,6 +82,11 @@ class ModelSpec:
         names = [field.name for field in fields(self) if field.name != "encoder_weights"]
         pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def offsets(n_slices: int) -> list[int]:
+    """An odd number of neighbouring slices, from the one in their middle: 3 -> -1, 0, 1."""
+    return list(range(-(n_slices // 2), n_slices // 2 + 1))
 
 
 def _numbers(name: str, value: Sequence[float], count: int) -> tuple[float, ...]:

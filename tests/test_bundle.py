@@ -23,6 +23,7 @@ from liver_monai.data.transforms import preprocessing
 from liver_monai.engine.inference import segment
 from liver_monai.errors import InputError
 from liver_monai.io.volumes import read_mask
+from liver_monai.model.authoring import verify_bundle
 from liver_monai.model.bundle import copy_bundle, find_bundle, list_bundles, override_bundle, parse_override
 from liver_monai.model.network import build_network
 from liver_monai.model.weights import save_weights
@@ -105,6 +106,15 @@ def test_an_override_is_written_into_every_config_that_has_the_id(tmp_path):
     assert (train["max_epochs"], train["validate"]["evaluator"]["amp"]) == (7, False)
     assert "max_epochs" not in inference
     assert contents(source) == before
+
+
+def test_metadata_tell_the_channels_of_several_slices(tmp_path):
+    copy_bundle(find_bundle("resnet34"), tmp_path / "run", {"spec#output_slices": 3})
+
+    pred = config(tmp_path / "run", "metadata")["network_data_format"]["outputs"]["pred"]
+    assert pred["num_channels"] == 9
+    assert list(pred["channel_def"].values())[2:4] == ["tumor of slice -1", "background of slice +0"]
+    assert not any(check.error for check in verify_bundle(tmp_path / "run"))
 
 
 def test_nothing_but_the_overridden_values_changes(tmp_path):

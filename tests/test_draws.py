@@ -57,17 +57,18 @@ def numbered(tmp_path_factory):
     return numbered_case(tmp_path_factory.mktemp("numbered"))
 
 
-@pytest.mark.parametrize("slab_size", [1, 3, 5])
-def test_a_slab_is_a_piece_of_the_ct_with_the_label_of_its_centre_slice(numbered, slab_size):
-    spec = make_spec(slab_size=slab_size)
+@pytest.mark.parametrize(("slab_size", "output_slices"), [(1, 1), (3, 1), (5, 1), (3, 3), (7, 5)])
+def test_a_slab_is_a_piece_of_the_ct_with_the_label_of_its_middle(numbered, slab_size, output_slices):
+    spec = make_spec(slab_size=slab_size, output_slices=output_slices)
     image, label = (nib.load(path).get_fdata() for path in (numbered.image, numbered.label))
     slabs_in_ct = slab_view(torch.from_numpy(image), slab_size)
+    labels_in_ct = slab_view(torch.from_numpy(label), output_slices)
 
     for slab in (draw(numbered, spec)[number] for number in range(40)):
         x, y, z = np.unravel_index(int(slab["image"][slab_size // 2, 0, 0]) + 2000, image.shape)
         piece = (slice(x, x + 16), slice(y, y + 16))
         np.testing.assert_array_equal(slab["image"], slabs_in_ct[z][:, *piece])
-        np.testing.assert_array_equal(slab["label"], label[None, *piece, z])
+        np.testing.assert_array_equal(slab["label"], labels_in_ct[z][:, *piece])
 
 
 def test_slabs_of_phantoms_are_what_preprocessing_shows_the_network(phantom_dataset, tmp_path):

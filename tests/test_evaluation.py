@@ -17,15 +17,9 @@ from hypothesis.extra.numpy import arrays
 from ignite.engine import Engine
 
 from liver_monai.data.cases import Case
-from liver_monai.engine.evaluation import (
-    evaluate,
-    lesion_rows,
-    score_row,
-    summarize,
-    write_csv,
-    write_scores,
-)
+from liver_monai.engine.evaluation import evaluate, lesion_rows, score_row, summarize, write_scores
 from liver_monai.engine.metrics import CaseDice, CaseDiceHandler
+from liver_monai.io.tables import write_rows
 from liver_monai.io.volumes import AFFINE_TOLERANCE_MM, read_mask
 from liver_monai.processes import Processes
 from liver_monai.scoring.protocols import score_case
@@ -290,7 +284,7 @@ def test_the_table_has_a_row_a_case_and_every_column(tmp_path):
 def test_any_text_comes_back_out_of_a_csv_file(tmp_path_factory, texts):
     path = tmp_path_factory.mktemp("csv") / "rows.csv"
 
-    write_csv(path, [{"case_id": str(number), "error": text} for number, text in enumerate(texts)])
+    write_rows(path, [{"case_id": str(number), "error": text} for number, text in enumerate(texts)])
 
     with path.open(newline="", encoding="utf-8") as file:
         assert [row["error"] for row in csv.DictReader(file)] == texts

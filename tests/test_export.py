@@ -50,21 +50,23 @@ def need_openvino():
         pytest.skip("openvino is an extra")
 
 
-def brightness_network():
+def brightness_network(output_slices=1):
     """Exported in a second; calls what is as bright as a liver liver, and what is brighter tumour."""
-    layer = torch.nn.Conv2d(3, 3, 3, padding=1)
+    layer = torch.nn.Conv2d(3, 3 * output_slices, 3, padding=1)
     slopes, thresholds = torch.tensor([0.0, 20.0, 60.0]), torch.tensor([0.0, 0.6, 0.68])
+    slopes, thresholds = (values.repeat(output_slices) for values in (slopes, thresholds))
     with torch.no_grad():
         layer.weight.copy_((slopes / layer.weight[0].numel())[:, None, None, None].expand_as(layer.weight))
         layer.bias.copy_(-slopes * thresholds)
     return layer.eval()
 
 
-def bundle_of(network, folder, **config):
+def bundle_of(network, folder, *, output_slices=1, **config):
     """A trained bundle of this network; ``config`` takes the place of entries in inference.json."""
-    copy_bundle(SHIPPED / "mobilenet", folder, COARSE)
+    copy_bundle(SHIPPED / "mobilenet", folder, {**COARSE, "spec#output_slices": output_slices})
     path = folder / "configs" / "inference.json"
-    layer = {"_target_": "torch.nn.Conv2d", "in_channels": 3, "out_channels": 3, "kernel_size": 3, "padding": 1}
+    out = 3 * output_slices
+    layer = {"_target_": "torch.nn.Conv2d", "in_channels": 3, "out_channels": out, "kernel_size": 3, "padding": 1}
     path.write_text(json.dumps({**json.loads(path.read_text()), "network_def": layer, **config}))
     save_weights(network, folder / "models" / "model.pt", spec=read_spec(folder))
     return folder
@@ -207,6 +209,12 @@ def test_the_consumers_mask_is_that_of_predict(cli, cts, graph, tmp_path):
     assert_consumer_agrees(cli, graph, cts, tmp_path)
 
 
+def test_the_consumer_takes_several_slices_a_pass(cli, cts, tmp_path):
+    run = bundle_of(brightness_network(3), tmp_path / "run", output_slices=3)
+
+    assert_consumer_agrees(cli, exported(cli, run, cts, tmp_path / "liver.onnx"), cts, tmp_path)
+
+
 def test_the_consumer_needs_three_libraries():
     nodes = list(ast.walk(ast.parse(EXAMPLE.read_text(encoding="utf-8"))))
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
@@ -260,7 +268,7 @@ def test_a_recipe_is_read_as_it_was_written(slab_size, spacing_mm, hu_window, ro
 @pytest.mark.parametrize(
     ("place", "value"),
     [
-        ("recipe", 2),
+        ("recipe", 1),
         ("network.encoder", "$__import__('os').getpid()"),
         ("network.size_multiple", 32),
         ("labels", {"0": "background", "1": "tumor", "2": "liver"}),
@@ -269,6 +277,7 @@ def test_a_recipe_is_read_as_it_was_written(slab_size, spacing_mm, hu_window, ro
         ("preprocessing.spacing_mm", [1.5, 1.5, -3]),
         ("preprocessing.hu_window", [250, -200]),
         ("preprocessing.slab_offsets", [-4, -3, -2, -1, 0]),
+        ("inference.output_offsets", [0, 1, 2]),
         ("inference.roi_size", [100, 100]),
         ("postprocessing.output_dir", "elsewhere"),
     ],
@@ -289,7 +298,7 @@ def torchscript_without_recipe(path):
 
 
 def onnx_without_recipe(path):
-    from liver_monai.model.export import write_onnx
+    from liver_monai.model.onnx import write_onnx
 
     write_onnx(brightness_network(), path, slab_size=3, metadata={})
 

@@ -20,20 +20,27 @@ from liver_monai.data.grid import interpolation_matrix
 from liver_monai.data.phantom import make_phantom
 from liver_monai.data.slabs import slab_view
 from liver_monai.data.transforms import preprocessing
+from liver_monai.engine.ensemble import Ensemble
 from liver_monai.engine.inference import Choices, Model, load_model
 from liver_monai.engine.inferer import SlabInferer, batch_of_one
 from liver_monai.engine.postprocess import postprocessing
 from liver_monai.errors import InputError
-from liver_monai.spec import OUTPUT_STRIDE, ModelSpec
+from liver_monai.io.probabilities import MAPS
+from liver_monai.spec import OUTPUT_STRIDE, ModelSpec, offsets
 
 HU_WINDOW = (-200, 250)
 LIVER_FROM_HU, TUMOR_FROM_HU = -20.5, 100.5  # no whole number lies on a threshold
 ORIENTATIONS = ("RAS", "LAS", "LPS", "RPI", "PIR", "SAL", "AIR", "IPL")
 
 
-def make_spec(*, spacing_mm=(2.0, 2.0, 4.0), slab_size=3, roi_size=(256, 256)):
+def make_spec(*, spacing_mm=(2.0, 2.0, 4.0), slab_size=3, roi_size=(256, 256), output_slices=1):
     return ModelSpec(
-        encoder="stand-in", slab_size=slab_size, spacing_mm=spacing_mm, hu_window=HU_WINDOW, roi_size=roi_size
+        encoder="stand-in",
+        slab_size=slab_size,
+        spacing_mm=spacing_mm,
+        hu_window=HU_WINDOW,
+        roi_size=roi_size,
+        output_slices=output_slices,
     )
 
 
@@ -49,6 +56,20 @@ def threshold_network(slab_size, *, slice_weights=None):
         network.weight[:] = slopes[:, None, None, None] * torch.tensor(slice_weights)[None, :, None, None]
         network.bias[:] = torch.tensor([0.0, -10 * liver_from, -10 * (liver_from + tumor_from)])
     return network.eval()
+
+
+class EachByItself(torch.nn.Module):
+    """As ``threshold_network``, for each of the slices in the middle of a slab."""
+
+    def __init__(self, slab_size, *, output_slices):
+        super().__init__()
+        of_slices = torch.eye(slab_size)[[slab_size // 2 + offset for offset in offsets(output_slices)]]
+        self.networks = torch.nn.ModuleList(
+            threshold_network(slab_size, slice_weights=weights) for weights in of_slices.tolist()
+        )
+
+    def forward(self, slabs):
+        return torch.cat([network(slabs) for network in self.networks], dim=1)
 
 
 class Witness(torch.nn.Module):
@@ -120,6 +141,34 @@ def scaling(*spacing_mm):
 
 def dice(a, b):
     return 2 * np.logical_and(a, b).sum() / (a.sum() + b.sum())
+
+
+# Several slices a pass
+
+
+@pytest.mark.parametrize("output_slices", [1, 3, 5])
+@pytest.mark.parametrize("n_slices", [1, 2, 3, 10, 15])
+@pytest.mark.parametrize("sw_batch_size", [1, 4])
+def test_several_slices_a_pass_are_each_its_own(tmp_path, output_slices, n_slices, sw_batch_size):
+    voxels, affine = random_ct((24, 20, n_slices)), scaling(2, 2, 4)
+    witness = Witness(EachByItself(5, output_slices=output_slices))
+    spec = make_spec(slab_size=5, output_slices=output_slices)
+
+    mask = segment(tmp_path, voxels, affine, spec=spec, network=witness, sw_batch_size=sw_batch_size)
+
+    np.testing.assert_array_equal(mask, thresholded(voxels))
+    assert len(witness.centres) == -(-n_slices // output_slices)
+
+
+def test_several_slices_a_pass_have_maps_and_ensembles(tmp_path):
+    voxels, affine = random_ct((24, 20, 7)), scaling(2, 2, 4)
+    network = EachByItself(3, output_slices=3)
+    ct = write_ct(tmp_path, voxels, affine)
+
+    one = model_of(make_spec(), threshold_network(3), maps=MAPS).segment(ct)
+    several = model_of(make_spec(output_slices=3), Ensemble([network, network]), maps=MAPS).segment(ct)
+
+    np.testing.assert_array_equal(several, one)
 
 
 # One anatomy, whatever way it is stored

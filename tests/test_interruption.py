@@ -12,15 +12,10 @@ import pytest
 import torch
 from conftest import QUICK_TRAINING, as_options
 from ignite.engine import Events
-from monai.engines import SupervisedTrainer
-from monai.handlers import LrScheduleHandler
 from torch.utils.data import DataLoader, Dataset
-from training_state import assert_equal, load, rows
+from training_state import assert_equal, load, rows, small_trainer
 
 from liver_monai.data.draws import DrawSampler
-from liver_monai.engine.averaging import AverageHandler, average_weights
-from liver_monai.engine.checkpoint import Checkpoint
-from liver_monai.engine.handlers import Budget, BudgetHandler, History
 from liver_monai.engine.interruption import EXIT_CODE
 
 STEPS, BATCH = 3, 4
@@ -39,28 +34,9 @@ class Numbered(Dataset):
 
 def train(folder, *, epochs=3, asked_in=None, resume=False):
     """Train a network with dropout; ``asked_in`` is the step in which the process is sent SIGTERM."""
-    torch.manual_seed(99 if resume else 0)
-    network = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.BatchNorm1d(8), torch.nn.Dropout(0.5))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
-    averaged = average_weights(network, decay=0.9, device=torch.device("cpu"))
-    budget, dataset = Budget(max_epochs=epochs), Numbered()
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, budget.learning_rate_factor)
-    objects = {"network": network, "averaged": averaged, "optimizer": optimizer, "lr_scheduler": scheduler}
-    trainer = SupervisedTrainer(
-        device=torch.device("cpu"),
-        max_epochs=epochs,
-        train_data_loader=DataLoader(dataset, sampler=DrawSampler(dataset, batch_size=BATCH), batch_size=BATCH),
-        network=network,
-        optimizer=optimizer,
-        loss_function=torch.nn.MSELoss(),
-        train_handlers=[
-            BudgetHandler(budget),
-            LrScheduleHandler(scheduler, epoch_level=False, print_lr=False),
-            AverageHandler(averaged=averaged, network=network),
-            History(path=str(folder / "history.csv"), budget=budget, optimizer=optimizer),
-            Checkpoint(path=str(folder / "checkpoint.pth"), objects=objects, resume=resume),
-        ],
-    )
+    dataset = Numbered()
+    batches = DataLoader(dataset, sampler=DrawSampler(dataset, batch_size=BATCH), batch_size=BATCH)
+    trainer = small_trainer(folder, batches, epochs=epochs, resume=resume)
 
     def ask(engine):
         if engine.state.iteration == asked_in:

@@ -138,8 +138,8 @@ def test_every_bundle_has_the_same_losses():
 def test_a_loss_is_chosen_by_name_or_is_ones_own():
     table, own = shipped_losses(), torch.nn.MSELoss()
 
-    assert choose_loss("tversky", table) is table["tversky"]
-    assert choose_loss(own, table) is own
+    assert choose_loss("tversky", table).loss is table["tversky"]
+    assert choose_loss(own, table).loss is own
     with pytest.raises(InputError, match="did you mean 'dice_topk'"):
         choose_loss("dice_top10", table)
 
@@ -189,3 +189,18 @@ def test_a_training_with_a_loss_that_is_none_ends_with_one_line(tmp_path, train_
 
     assert refused.exit_code == 1
     assert refused.stderr.splitlines()[-1].endswith("did you mean 'tversky'?")
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_slices_of_a_pass_count_as_slices_of_a_larger_batch(name):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 9, 16, 16, generator=generator)
+    label = torch.randint(0, 3, (2, 3, 16, 16), generator=generator).float()
+    loss = shipped_losses()[name]
+
+    expected = loss(logits.reshape(6, 3, 16, 16), label.reshape(6, 1, 16, 16))
+
+    assert choose_loss(name, {name: loss})(logits, label).item() == expected.item()
+    assert (
+        choose_loss(name, {name: loss})(logits[:, :3], label[:, :1]).item() == loss(logits[:, :3], label[:, :1]).item()
+    )

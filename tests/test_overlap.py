@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from monai.metrics import DiceMetric, MeanIoU
 
-from liver_monai.scoring.overlap import count_table, dice, iou, is_missing, is_spurious, pixel_accuracy, score
+from liver_monai.scoring.overlap import count_table, dice, iou, pixel_accuracy, score
 
 MASKS = arrays(np.uint8, (3, 4, 5), elements=st.integers(0, 2))
 
@@ -35,8 +35,6 @@ def test_empty_masks():
     both, missing, spurious = count_table(empty, empty), count_table(empty, full), count_table(full, empty)
 
     assert [dice(table, "tumor") for table in (both, missing, spurious)] == [1, 0, 0]
-    assert [is_missing(table, "tumor") for table in (both, missing, spurious)] == [False, True, False]
-    assert [is_spurious(table, "tumor") for table in (both, missing, spurious)] == [False, False, True]
 
 
 def test_volumes_come_in_millilitres():

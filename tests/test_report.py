@@ -23,10 +23,8 @@ from liver_monai.report.plots import (
     LESION_KINDS,
     draw_lesion_plot,
     draw_score_plot,
-    draw_training_curves,
     lesion_figure,
     score_figure,
-    training_figure,
 )
 from liver_monai.report.view import choose_slices
 
@@ -73,10 +71,10 @@ def texts(picture: Picture) -> list[str]:
 @pytest.mark.parametrize("codes", ["LPS", "PIR", "SAL"])
 def test_the_picture_is_the_same_in_every_orientation(codes: str) -> None:
     image, mask, affine = make_scan()
-    expected = draw_overlays(image, {"prediction": mask}, affine=affine, n_slices=2)
+    expected = draw_overlays(image, {"prediction": mask}, affine=affine)
     turned_image, turned_affine = reorient(image, affine, codes)
     turned_mask, _ = reorient(mask, affine, codes)
-    assert draw_overlays(turned_image, {"prediction": turned_mask}, affine=turned_affine, n_slices=2) == expected
+    assert draw_overlays(turned_image, {"prediction": turned_mask}, affine=turned_affine) == expected
 
 
 def test_patient_right_is_left_in_the_picture_and_front_is_up() -> None:
@@ -221,21 +219,8 @@ def test_dots_of_equal_scores_do_not_hide_each_other() -> None:
     assert positions[:, 1].mean() == pytest.approx(1.0)  # spread evenly about the liver's row
 
 
-def test_training_curves_mark_the_best_epoch() -> None:
-    rows = [
-        {"epoch": 1, "loss": 1.0, "val_dice": None},
-        {"epoch": 2, "loss": 0.7, "val_dice": 0.8},
-        {"epoch": 3, "loss": float("nan"), "val_dice": 0.75},
-    ]
-    loss, dice = training_figure(rows).axes
-    np.testing.assert_array_equal(loss.lines[0].get_xydata(), [[1, 1.0], [2, 0.7]])
-    np.testing.assert_array_equal(dice.lines[0].get_xydata(), [[2, 0.8], [3, 0.75]])
-    assert dice.get_title(loc="right") == "best 0.800, epoch 2"
-
-
-@pytest.mark.parametrize("draw", [draw_score_plot, draw_training_curves])
-def test_plots_of_nothing_are_still_pictures(draw) -> None:
-    assert matplotlib.image.imread(io.BytesIO(draw([])), format="png").shape[1] == 900
+def test_a_plot_of_nothing_is_still_a_picture() -> None:
+    assert matplotlib.image.imread(io.BytesIO(draw_score_plot([])), format="png").shape[1] == 900
 
 
 # Page ----------------------------------------------------------------------------------------------------------------

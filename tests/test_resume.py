@@ -14,12 +14,8 @@ import pytest
 import torch
 from conftest import QUICK_TRAINING, as_options
 from ignite.engine import Events
-from monai.engines import SupervisedTrainer
-from training_state import assert_equal, load, rows
+from training_state import assert_equal, load, rows, small_trainer
 
-from liver_monai.engine.averaging import AverageHandler, average_weights
-from liver_monai.engine.checkpoint import Checkpoint
-from liver_monai.engine.handlers import Budget, BudgetHandler, History
 from liver_monai.engine.random_state import RandomState
 from liver_monai.errors import InputError
 
@@ -69,35 +65,15 @@ class KilledError(Exception):
 
 
 def train(folder, *, epochs=4, killed_in=None, resume=False):
-    """Train a network with dropout, from another state of the generators each time unless it begins."""
-    torch.manual_seed(0 if not resume else 99)
-    network = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.BatchNorm1d(8), torch.nn.Dropout(0.5))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
-    averaged = average_weights(network, decay=0.9, device=torch.device("cpu"))
-    budget, loader = Budget(max_epochs=epochs), Loader()
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, budget.learning_rate_factor)
-    objects = {"network": network, "averaged": averaged, "optimizer": optimizer, "lr_scheduler": scheduler}
+    """Train; ``killed_in`` is the step after which the process is no more."""
+    loader = Loader()
+    trainer = small_trainer(folder / "models", loader, epochs=epochs, resume=resume)
 
-    def step(engine):
-        scheduler.step()
+    def kill(engine):
         if killed_in == engine.state.iteration:
             raise KilledError
 
-    trainer = SupervisedTrainer(
-        device=torch.device("cpu"),
-        max_epochs=epochs,
-        train_data_loader=loader,
-        network=network,
-        optimizer=optimizer,
-        loss_function=torch.nn.MSELoss(),
-        train_handlers=[
-            BudgetHandler(budget),
-            AverageHandler(averaged=averaged, network=network),
-            History(path=str(folder / "models" / "history.csv"), budget=budget, optimizer=optimizer),
-            Checkpoint(path=str(folder / "models" / "checkpoint.pth"), objects={**objects, "off": None}, resume=resume),
-        ],
-    )
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, step)
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, kill)
     if resume:
         trainer.add_event_handler(Events.STARTED, lambda engine: setattr(loader, "epoch", engine.state.epoch))
     trainer.run()

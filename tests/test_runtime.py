@@ -6,7 +6,7 @@ import torch
 from liver_monai.engine.runtime import choose_runtime
 from liver_monai.errors import InputError
 from liver_monai.io.files import file_hash
-from liver_monai.model.export import MAX_LOGIT_DIFFERENCE, OnnxNetwork, export_onnx, logit_difference
+from liver_monai.model.onnx import MAX_LOGIT_DIFFERENCE, OnnxNetwork, export_onnx, logit_difference
 from liver_monai.model.weights import save_weights
 from liver_monai.spec import ModelSpec
 

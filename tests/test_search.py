@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor
-from test_inferer import HU_WINDOW, ORIENTATIONS, Witness, scaling, threshold_network
+from test_inferer import HU_WINDOW, ORIENTATIONS, EachByItself, Witness, scaling
 
 from liver_monai.data.phantom import make_phantom
 from liver_monai.engine.cleaning import clean_mask
@@ -19,6 +21,7 @@ from liver_monai.spec import ModelSpec
 SHAPE = (60, 50, 200)  # 240 x 200 x 600 mm
 NATIVE_MM = (4.0, 4.0, 3.0)
 SPEC = ModelSpec(encoder="stand-in", slab_size=3, spacing_mm=(5.0, 5.0, 3.0), hu_window=HU_WINDOW, roi_size=(64, 64))
+OF_THREE = replace(SPEC, output_slices=3)
 AIR_HU, LIVER_HU, TUMOR_HU = -150, 60, 180
 
 
@@ -39,7 +42,7 @@ def as_volume(hu, affine):
 
 def segmented(volume, search, *, spec=SPEC, **options):
     """Cleaned mask, where was looked, and how many slabs the network saw."""
-    witness = Witness(threshold_network(spec.slab_size))
+    witness = Witness(EachByItself(spec.slab_size, output_slices=spec.output_slices))
     with torch.inference_mode():
         mask = SlabInferer(spec, search=search, **options)(batch_of_one(volume), witness)[0]
     return clean_mask(mask[0].numpy(), voxel_mm3=1.0), mask.meta["searched"], len(witness.centres)
@@ -76,9 +79,10 @@ SCENES = {
 }
 
 
+@pytest.mark.parametrize("spec", [SPEC, OF_THREE], ids=["a slice a pass", "three"])
 @pytest.mark.parametrize("scene", SCENES)
-def test_nothing_of_the_liver_is_lost(scene):
-    mask, searched, _ = assert_nothing_is_lost(ct_of(*SCENES[scene]))
+def test_nothing_of_the_liver_is_lost(scene, spec):
+    mask, searched, _ = assert_nothing_is_lost(ct_of(*SCENES[scene]), spec=spec)
 
     assert mask.any()
     assert searched.startswith("slices ")
@@ -92,6 +96,13 @@ def test_most_of_a_long_ct_is_not_looked_at_closely():
     assert 141 <= last <= 151
     assert searched.endswith("of 200")
     assert share < 0.45
+
+
+def test_three_slices_a_pass_save_most_of_the_passes():
+    _, _, passes = segmented(ct_of(LIVER, TUMOR), "liver", spec=OF_THREE)
+    _, _, of_one = segmented(ct_of(LIVER, TUMOR), "liver")
+
+    assert passes < 0.5 * of_one
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
@@ -110,11 +121,15 @@ BODIES = st.tuples(
 
 
 @settings(max_examples=25)
-@given(bodies=st.lists(BODIES, min_size=1, max_size=5), upside_down=st.booleans())
-def test_whatever_shapes_there_are_the_largest_is_found(bodies, upside_down):
+@given(
+    bodies=st.lists(BODIES, min_size=1, max_size=5),
+    upside_down=st.booleans(),
+    spec=st.sampled_from([SPEC, OF_THREE]),
+)
+def test_whatever_shapes_there_are_the_largest_is_found(bodies, upside_down, spec):
     affine = scaling(*NATIVE_MM) @ np.diag([1, -1, -1 if upside_down else 1, 1])
 
-    assert_nothing_is_lost(ct_of(*bodies, affine=affine))
+    assert_nothing_is_lost(ct_of(*bodies, affine=affine), spec=spec)
 
 
 def test_a_close_look_takes_the_slices_of_the_first_along():

@@ -11,7 +11,7 @@ from typing import Any
 
 from liver_monai.errors import InputError
 from liver_monai.io.dicom import DicomVolume, choose_volumes, find_dicom_volumes, only_volume
-from liver_monai.io.dicom.archive import is_dicom_file, is_locked, is_zip
+from liver_monai.io.dicom.archive import is_locked, is_zip, may_hold_dicom
 from liver_monai.io.dicom.patient import patient_pseudonym
 from liver_monai.io.volumes import VOLUME_FORMATS, is_volume_file, strip_suffix
 
@@ -111,10 +111,7 @@ def dicom_patient(image: Path | DicomVolume) -> str:
     """Whose scan DICOM says it is, by a pseudonym; empty for other formats and where it does not say it."""
     if isinstance(image, DicomVolume):
         return patient_pseudonym(image.path, file=image.files[0])
-    if is_volume_file(image):
-        return ""
-    is_dicom = image.is_dir() or (image.is_file() and (is_zip(image) or is_dicom_file(image)))
-    return patient_pseudonym(image) if is_dicom else ""
+    return patient_pseudonym(image) if not is_volume_file(image) and may_hold_dicom(image) else ""
 
 
 def find_masks(path: str | Path) -> dict[str, Path]:
@@ -175,7 +172,7 @@ def _images_of(path: str | Path, *, series: str | None = None) -> Sequence[Path 
 
 def _dicom_file_volumes(path: Path, *, series: str | None) -> Sequence[Path | DicomVolume]:
     """The volumes of a zip or a multi-frame file; any other file is read as it is, and refused by its reader."""
-    if is_zip(path) or is_dicom_file(path):
+    if may_hold_dicom(path):
         volumes = find_dicom_volumes(path) or [only_volume(path)]  # which tells why there is none
         return choose_volumes(volumes, series) if series else volumes
     return [path]

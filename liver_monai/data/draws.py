@@ -25,6 +25,7 @@ CENTRED_ON = {TUMOR: 0.5, LIVER: 0.35, None: 0.15}
 (Li, IEEE TMI 2018), and slices without liver so that false positives are seen in training."""
 
 AIR_HU = -1024
+"""What a crop shows where the slice does not reach; black in every window."""
 
 
 class Draw(NamedTuple):
@@ -37,14 +38,15 @@ class Draw(NamedTuple):
 
 
 class SlabDataset(Dataset[dict[str, torch.Tensor]]):
-    """Random slabs of a store: ``image`` ``(slab_size, H, W)`` and the centre slice's ``label`` ``(1, H, W)``.
+    """Random slabs of a store: ``image`` ``(slab_size, H, W)`` and, of those in the middle, ``label``
+    ``(output_slices, H, W)``.
 
     An item depends on the seed and its number alone, whichever worker or process makes it and whatever was made
     before. Numbers go on from epoch to epoch (``DrawSampler``), so that no epoch repeats another.
 
     Args:
         data: cases to draw from, each equally often.
-        spec: slab_size and roi_size.
+        spec: slab_size, output_slices and roi_size.
         folder: of the store.
         n_samples: slabs an epoch.
         transform: applied to each slab; by default ``augmentation(spec)``.
@@ -89,7 +91,7 @@ class SlabDataset(Dataset[dict[str, torch.Tensor]]):
         corner = _draw_corner(rng, case.shape[1:], voxels=_voxels(draw), roi_size=self.spec.roi_size)
         slices = case.slab(z, slab_size=self.spec.slab_size)
         slab = self._crop(slices, corner, fill=AIR_HU).astype(np.float32)
-        labels = self._crop(case.label(z, z + 1), corner, fill=0)
+        labels = self._crop(_labels(case, z, n_slices=self.spec.output_slices), corner, fill=0)
         if self.synthetic_tumors is not None:
             self.synthetic_tumors.set_random_state(seed=int(rng.integers(2**32)))
             slab, labels = self._with_tumors(self.synthetic_tumors, slab, case, z, corner)
@@ -124,16 +126,17 @@ class SlabDataset(Dataset[dict[str, torch.Tensor]]):
     def _with_tumors(
         self, tumors: RandLiverTumord, slab: np.ndarray, case: StoredCase, z: int, corner: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """A cropped slab with synthetic tumours, and the label ``(1, H, W)`` of its centre slice.
+        """A cropped slab with synthetic tumours, and the label ``(output_slices, H, W)`` of those in its middle.
 
         They are drawn as if the slab had slices beyond the ends of the CT, too. There the first or last slice stands
         in for them, with the tumours that it has.
         """
-        margin = self.spec.slab_size // 2
-        slices = slab_indices(z, n_slices=case.shape[0], slab_size=self.spec.slab_size)
-        label = case.label(slices[0], slices[-1] + 1)[[index - slices[0] for index in slices]]
-        drawn = tumors({"image": slab, "label": self._crop(label, corner, fill=0)})
-        return drawn["image"][[index - (z - margin) for index in slices]], drawn["label"][margin : margin + 1]
+        n_slices, margin = self.spec.slab_size, self.spec.slab_size // 2
+        label = self._crop(_labels(case, z, n_slices=n_slices), corner, fill=0)
+        drawn = tumors({"image": slab, "label": label})
+        shown = [index - (z - margin) for index in slab_indices(z, n_slices=case.shape[0], slab_size=n_slices)]
+        left_out = margin - self.spec.output_slices // 2
+        return drawn["image"][shown], drawn["label"][shown][left_out : n_slices - left_out]
 
     def _crop(self, slices: np.ndarray, corner: tuple[int, int], *, fill: int) -> np.ndarray:
         return np.stack([_crop(plane, corner, self.spec.roi_size, fill=fill) for plane in slices])
@@ -196,6 +199,12 @@ def _draw_slice(
     if len(slices) == 0:
         return None, int(rng.integers(case.shape[0]) if centres is None else rng.choice(centres))
     return value, int(rng.choice(slices))
+
+
+def _labels(case: StoredCase, z: int, *, n_slices: int) -> np.ndarray:
+    """``(n_slices, H, W)`` around a slice; the first and last slice stand in for those beyond the ends."""
+    slices = slab_indices(z, n_slices=case.shape[0], slab_size=n_slices)
+    return case.label(slices[0], slices[-1] + 1)[[index - slices[0] for index in slices]]
 
 
 def _voxels(draw: Draw) -> np.ndarray | None:

@@ -15,6 +15,7 @@ from liver_monai.errors import InputError
 from liver_monai.io.tables import read_table, write_table
 
 N_FOLDS = 5
+"""As nnU-Net has, so that its tables and ours are of equal parts."""
 MOST_DIGITS = 4
 """Of a fold: as many are dealt out as the highest number says."""
 COLUMNS = ("case_id", "patient_id", "fold", "burden")
@@ -118,6 +119,19 @@ def read_folds(path: Path, cases: Sequence[Case], *, content: Mapping[str, str] 
     folds = {case.case_id: known[case.case_id].fold for case in cases if case.case_id in known}
     require_together(path, cases, {name: f"fold {fold}" for name, fold in folds.items()}, content=content or {})
     return folds
+
+
+def require_folds(where: str | Path, cases: Sequence[Case], folds: Mapping[str, int]) -> None:
+    """Refuse a file of folds, ``where``, that gives a case none.
+
+    Raises:
+        InputError: names the first.
+    """
+    lacking = [case.case_id for case in cases if case.case_id not in folds]
+    if lacking:
+        raise InputError(
+            f"{where}: gives the case '{lacking[0]}' no fold ({len(lacking)} lack one); add them or exclude them"
+        )
 
 
 def read_fold_rows(path: Path) -> dict[str, FoldRow]:

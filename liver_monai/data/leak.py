@@ -17,6 +17,7 @@ from liver_monai.data.partition import choose_cases
 from liver_monai.data.preparation import open_dataset
 from liver_monai.data.splits import Split
 from liver_monai.data.store import build_store
+from liver_monai.io.volumes import slice_axis
 from liver_monai.spec import ModelSpec
 
 
@@ -93,9 +94,9 @@ def held_out_slices(
         n_slices: of the case on the model grid.
         centres: those of them that train.
     """
-    to_axes = io_orientation(affine)
-    axis = int(np.flatnonzero(to_axes[:, 0] == 2)[0])
-    from_feet = np.arange(shape[axis]) if to_axes[axis, 1] > 0 else np.arange(shape[axis])[::-1]
+    axis = slice_axis(affine)
+    is_upward = io_orientation(affine)[axis, 1] > 0
+    from_feet = np.arange(shape[axis]) if is_upward else np.arange(shape[axis])[::-1]
     step = np.linalg.norm(np.asarray(affine)[:3, axis]) / spacing_mm[2]
     nearest = (from_feet - (shape[axis] - 1) / 2) * step + (n_slices - 1) / 2  # both grids share their centre
     nearest = np.clip(np.floor(nearest + 0.5), 0, n_slices - 1).astype(int)

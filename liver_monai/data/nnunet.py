@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from liver_monai.data.cases import Case
 from liver_monai.data.curation import beside
-from liver_monai.data.folds import read_folds
+from liver_monai.data.folds import read_folds, require_folds
 from liver_monai.data.layouts import LISTING
 from liver_monai.data.preparation import FOLDS, licence_of, open_dataset
 from liver_monai.data.transforms import LoadImageVolumed
@@ -55,22 +55,11 @@ def write_nnunet(
     Raises:
         InputError: no data set, a name that nnU-Net does not know, a data set that is there, or folds that lack a case.
     """
-    if not NAME.fullmatch(out.name):
-        raise InputError(f"{out}: nnU-Net finds a data set by a name such as Dataset007_Liver; call the folder that")
-    if (out / LISTING).exists() and not overwrite:
-        raise InputError(f"{out}: holds a data set already; give --overwrite or another name")
+    _check_target(out, overwrite=overwrite)
     data = open_dataset(dataset_dir)
     table = folds or beside(dataset_dir, FOLDS)
     numbers = _fold_numbers(table, data.cases) if table else {}
-    failed: dict[str, str] = {}
-    sheared: list[str] = []
-    for case in tqdm(data.cases, desc="converting", unit="case", disable=None):
-        try:
-            if is_sheared(_write_case(case, out)):
-                sheared.append(case.case_id)
-        except (InputError, OSError, RuntimeError) as error:  # MONAI wraps what a transform raises
-            failed[case.case_id] = one_line(error)
-            say(f"{case.case_id}: failed: {failed[case.case_id]}")
+    sheared, failed = _write_cases(data.cases, out, say=say)
     written = [case.case_id for case in data.cases if case.case_id not in failed]
     if numbers:
         write_json(out / SPLITS, _splits({name: numbers[name] for name in written}))
@@ -85,12 +74,31 @@ def write_nnunet(
     }
 
 
+def _check_target(out: Path, *, overwrite: bool) -> None:
+    if not NAME.fullmatch(out.name):
+        raise InputError(f"{out}: nnU-Net finds a data set by a name such as Dataset007_Liver; call the folder that")
+    if (out / LISTING).exists() and not overwrite:
+        raise InputError(f"{out}: holds a data set already; give --overwrite or another name")
+
+
 def _fold_numbers(table: Path, cases: Sequence[Case]) -> dict[str, int]:
     numbers = read_folds(table, cases)
-    lacking = [case.case_id for case in cases if case.case_id not in numbers]
-    if lacking:
-        raise InputError(f"{table}: gives the case '{lacking[0]}' no fold ({len(lacking)} lack one); add them")
+    require_folds(table, cases, numbers)
     return numbers
+
+
+def _write_cases(cases: Sequence[Case], out: Path, *, say: Callable[[str], None]) -> tuple[list[str], dict[str, str]]:
+    """Which of the cases are sheared, and why others could not be written."""
+    sheared: list[str] = []
+    failed: dict[str, str] = {}
+    for case in tqdm(cases, desc="converting", unit="case", disable=None):
+        try:
+            if is_sheared(_write_case(case, out)):
+                sheared.append(case.case_id)
+        except (InputError, OSError, RuntimeError) as error:  # MONAI wraps what a transform raises
+            failed[case.case_id] = one_line(error)
+            say(f"{case.case_id}: failed: {failed[case.case_id]}")
+    return sheared, failed
 
 
 def _write_case(case: Case, out: Path) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from liver_monai.data.cases import Case
-from liver_monai.data.folds import require_together
+from liver_monai.data.folds import N_FOLDS, require_together
 from liver_monai.data.preparation import open_dataset
 from liver_monai.data.splits import Split, split_cases
 from liver_monai.data.store import StoredCase, build_store
@@ -15,6 +15,7 @@ from liver_monai.errors import InputError
 from liver_monai.spec import ModelSpec
 
 MIN_FOLDS = 3
+"""One to test, one to validate, one to train on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,12 @@ class Partition:
 
 
 def partition_cases(
-    cases: Sequence[Case], *, fold: int, n_folds: int = 5, seed: int = 0, burden: Mapping[str, float] | None = None
+    cases: Sequence[Case],
+    *,
+    fold: int,
+    n_folds: int = N_FOLDS,
+    seed: int = 0,
+    burden: Mapping[str, float] | None = None,
 ) -> Partition:
     """Test on one fold of ``split_cases``, validate on the next one, train on the others.
 

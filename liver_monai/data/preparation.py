@@ -150,16 +150,10 @@ def prepare(
         InputError: no data set, or a store of another one.
     """
     data = curated_cases(dataset_dir, excludes=excludes, spacing_overrides=spacing_overrides)
-    other = _other_data(out, dataset_dir)
-    if other is not None:
-        raise InputError(f"{out}: is the store of {other}; give {dataset_dir} one of its own")
+    _require_own(out, dataset_dir)
     licence = licence_note(dataset_dir)
     say(f"licence: {licence}. {WEIGHTS_INHERIT}")
-    done: list[Preparation] = []
-    for result in store_cases(data.cases, spec=spec, folder=out, pool=pool):
-        done.append(result)
-        if not result.is_kept:
-            say(f"{result.case.case_id}: {'failed: ' + result.error if result.error else 'prepared'}")
+    done = [_told(result, say=say) for result in store_cases(data.cases, spec=spec, folder=out, pool=pool)]
     failed = {result.case.case_id: result.error for result in done if result.error}
     cases = [case for case in data.cases if case.case_id not in failed]
     if cases:
@@ -177,6 +171,19 @@ def prepare(
         "failed": failed,
         "excluded": data.excluded,
     }
+
+
+def _told(result: Preparation, *, say: Callable[[str], None]) -> Preparation:
+    """A result itself, which people have been told of unless it is an old one."""
+    if not result.is_kept:
+        say(f"{result.case.case_id}: {'failed: ' + result.error if result.error else 'prepared'}")
+    return result
+
+
+def _require_own(folder: Path, dataset_dir: str | Path) -> None:
+    other = _other_data(folder, dataset_dir)
+    if other is not None:
+        raise InputError(f"{folder}: is the store of {other}; give {dataset_dir} one of its own")
 
 
 def _other_data(folder: Path, dataset_dir: str | Path) -> Path | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from liver_monai.data.cases import Case
-from liver_monai.data.folds import N_FOLDS, assign_folds, read_folds
+from liver_monai.data.folds import N_FOLDS, assign_folds, read_folds, require_folds
 from liver_monai.data.preparation import PreparedData, prepare_for_training
 from liver_monai.data.store import process_rank
 from liver_monai.errors import InputError
@@ -68,11 +68,8 @@ def split_dataset(
     """
     data = prepare_for_training(dataset_dir, spec=spec, store=store)
     numbers = _fold_numbers(data, folds)
-    lacking = [case.case_id for case in data.cases if case.case_id not in numbers]
-    if lacking and fold is not None:
-        raise InputError(
-            f"{folds}: gives the case '{lacking[0]}' no fold ({len(lacking)} lack one); add them or exclude them"
-        )
+    if folds and fold is not None:
+        require_folds(folds, data.cases, numbers)
     return replace(_hold_back(data.cases, numbers, fold=fold), excluded=data.excluded)
 
 

@@ -35,7 +35,7 @@ from liver_monai.data.slabs import slab_indices
 from liver_monai.data.transforms import ORIENTATION, LoadImageVolumed, to_grid
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.files import read_json
-from liver_monai.io.volumes import Source, files_of, last_axis_first
+from liver_monai.io.volumes import Source, files_of, last_axis_first, voxel_ml
 from liver_monai.processes import Pool, processes_for
 from liver_monai.spec import LABELS, LIVER, TUMOR, ModelSpec
 
@@ -417,14 +417,14 @@ def _write_arrays(folder: Path, item: dict[str, Any], *, reference: np.ndarray) 
     _write(folder / REFERENCE, reference, cparams=ZSTD)
     meta = item["image"].meta
     geometry = {name: np.asarray(meta[name]).tolist() for name in GEOMETRY}
-    counts = np.bincount(reference.ravel(), minlength=len(LABELS)) * _voxel_ml(geometry["original_affine"])
+    counts = np.bincount(reference.ravel(), minlength=len(LABELS)) * voxel_ml(geometry["original_affine"])
     return {
         "shape": list(label.shape),
         "liver_ml": float(counts[LIVER:].sum()),
         "tumor_ml": float(counts[TUMOR]),
         "geometry": geometry,
         "class_counts": [np.bincount(plane.ravel(), minlength=len(LABELS)).tolist() for plane in label],
-        "lesions": [asdict(lesion) for lesion in find_lesions(label, voxel_ml=_voxel_ml(geometry["affine"]))],
+        "lesions": [asdict(lesion) for lesion in find_lesions(label, voxel_ml=voxel_ml(geometry["affine"]))],
     }
 
 
@@ -451,10 +451,6 @@ def _connected(tumors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     numbers, n_lesions = ndimage.label(tumors, structure=np.ones((3, 3, 3)))
     centres = np.asarray(ndimage.center_of_mass(numbers > 0, numbers, range(1, n_lesions + 1))).reshape(-1, 3)
     return numbers, np.bincount(numbers.ravel(), minlength=n_lesions + 1)[1:], centres
-
-
-def _voxel_ml(affine: Sequence[Sequence[float]]) -> float:
-    return float(abs(np.linalg.det(np.asarray(affine)[:3, :3]))) / 1000
 
 
 def _write(path: Path, array: np.ndarray, *, cparams: dict[str, Any]) -> None:

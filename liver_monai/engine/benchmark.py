@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from math import isnan
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from liver_monai.data.preparation import open_dataset
@@ -17,11 +15,11 @@ from liver_monai.engine.leak_trial import SPLITS
 from liver_monai.engine.trial import PARTS, Plan, Say, Trial
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.files import write_json
-from liver_monai.model.bundle import copy_bundle, find_bundle, read_config
+from liver_monai.io.tables import read_table
+from liver_monai.model.bundle import find_bundle, overridden_spec, read_config
 from liver_monai.model.trust import require_trusted
 from liver_monai.scoring.overlap import CLASSES
 from liver_monai.scoring.pooled import pooled
-from liver_monai.spec import ModelSpec
 
 MAX_SHOWN = 120
 """Characters of a value in an error's line."""
@@ -43,7 +41,7 @@ def plan_trials(plan: Plan, bundles: Sequence[str], folds: Sequence[int], *, tru
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise InputError(f"--bundle {twice[0]}: two have this name, by which results are kept; give one of them")
-    specs = [_spec(folder, plan.overrides) for folder in folders]
+    specs = [overridden_spec(folder, plan.overrides) for folder in folders]
     trials = [
         Trial(plan=plan, name=folder.name, bundle=folder, spec=spec, fold=fold)
         for fold in dict.fromkeys(folds)
@@ -180,14 +178,6 @@ def _short(value: Any) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]} ..."
 
 
-def _spec(bundle: Path, overrides: Mapping[str, Any]) -> ModelSpec:
-    """The spec that a run of the bundle will have."""
-    with TemporaryDirectory() as folder:
-        copy_bundle(bundle, Path(folder), overrides)
-        values = read_config(Path(folder) / "configs" / "inference.json")["spec"]
-    return ModelSpec(**{name: value for name, value in values.items() if not name.startswith("_")})
-
-
 def _by_bundle(results: Iterable[Row]) -> dict[str, list[Row]]:
     """Results that are there, in the order of the bundles."""
     found: dict[str, list[Row]] = {}
@@ -205,8 +195,7 @@ def _mean_over_slices(parts: Sequence[Row], name: str) -> float | None:
 
 
 def _scored_cases(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if not row["error"]]
+    return [row for row in read_table(path, columns=("error",)) if not row["error"]]
 
 
 def _patient_figures(cases: Sequence[Mapping[str, str]]) -> dict[str, tuple[list[float], list[float]]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from liver_monai.engine.components import select_components
-from liver_monai.scoring.crop import foreground_box
+from liver_monai.scoring.crop import foreground_box, memory_order
 from liver_monai.spec import BACKGROUND, LIVER, TUMOR
 
 
@@ -35,8 +35,8 @@ def clean_mask(
         uint8 of the same shape.
     """
     cleaned = mask.copy(order="K")
-    view = cleaned.transpose(np.argsort([-abs(stride) for stride in cleaned.strides], kind="stable"))
-    box = view[foreground_box(view, view)]  # a view, too: nothing is computed where nothing was predicted
+    view = cleaned.transpose(memory_order(cleaned))
+    box = view[foreground_box(view)]  # a view, too: nothing is computed where nothing was predicted
     if not box.size:
         return cleaned
     if largest_component:
@@ -56,7 +56,7 @@ def largest_of(mask: np.ndarray) -> np.ndarray:
 def _fill_holes(mask: np.ndarray) -> None:
     """Fill in place; the tumours first, because what they enclose is enclosed by the liver, too."""
     tumors = mask == TUMOR
-    box = foreground_box(tumors, tumors)
+    box = foreground_box(tumors)
     for part, encloses, value in ((mask[box], tumors[box], TUMOR), (mask, mask != BACKGROUND, LIVER)):
         if encloses.size:
             part[_holes(encloses) & (part == BACKGROUND)] = value

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
-from liver_monai.engine.evaluation import write_csv
 from liver_monai.errors import InputError
 from liver_monai.io.files import read_json, write_json
+from liver_monai.io.tables import read_table, write_rows
 from liver_monai.scoring.compare import holm, paired_difference
 from liver_monai.scoring.measures import MEASURES
 
@@ -68,7 +67,7 @@ def compare(evaluations: Sequence[Evaluation], *, seed: int = 0) -> list[dict[st
 
 def write_comparison(rows: Sequence[dict[str, Any]], evaluations: Sequence[Evaluation], out: Path) -> dict[str, Any]:
     """Write ``comparison.csv`` and ``comparison.json`` and return what the latter holds."""
-    write_csv(out / "comparison.csv", rows)
+    write_rows(out / "comparison.csv", rows)
     first = evaluations[0]
     content = {
         "first": first.name,
@@ -85,8 +84,8 @@ def write_comparison(rows: Sequence[dict[str, Any]], evaluations: Sequence[Evalu
 def _read(folder: Path, name: str) -> Evaluation:
     try:
         summary = read_json(folder / "summary.json")
-        with (folder / "cases.csv").open(newline="", encoding="utf-8") as file:
-            rows = {row["case_id"]: row for row in csv.DictReader(file) if not row["error"]}
+        cases = read_table(folder / "cases.csv", columns=("case_id", "error"))
+        rows = {row["case_id"]: row for row in cases if not row["error"]}
         protocol = summary["protocol"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder}: holds no evaluation ({error}); give a folder that 'evaluate' wrote") from error

@@ -5,7 +5,6 @@ Each training lies in ``OUT/foldK`` and is a run as any; they share the store ``
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from liver_monai.engine.handlers import VALIDATION_SCORES
 from liver_monai.engine.training import DEFAULT_BUNDLE, train
 from liver_monai.errors import InputError
 from liver_monai.io.files import write_json
+from liver_monai.io.tables import read_table
 from liver_monai.model.bundle import find_bundle, find_members, overridden_spec, read_config
 from liver_monai.model.trust import require_trusted
 
@@ -54,11 +54,7 @@ def train_folds(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("--fold all trains in one process; under torchrun, give one --fold after the other")
     folder = Path(out).expanduser().resolve()
-    runs = [Path(each) for each in find_members(folder) if Path(each) != folder]
-    if (folder / "configs").exists() or (runs and not resume):
-        raise InputError(f"{folder}: holds a run already; go on with --resume or choose another -o")
-    if resume and not runs:
-        raise InputError(f"{folder}: holds no folds to resume; train them without --resume")
+    runs = _runs_so_far(folder, resume=resume)
     source = runs[0] if resume else find_bundle(bundle or DEFAULT_BUNDLE)
     if not trust_bundle:
         for each in {source, *runs}:
@@ -77,6 +73,16 @@ def train_folds(
         say(f"fold {fold} of {', '.join(map(str, folds))}")
         _train_fold(folder / f"fold{fold}", fold, source=source, data=dataset, settings=settings, resume=resume)
     return _write_summary(folder, folds, say=say)
+
+
+def _runs_so_far(folder: Path, *, resume: bool) -> list[Path]:
+    """The folds that were begun: some to resume, none to begin."""
+    runs = [Path(each) for each in find_members(folder) if Path(each) != folder]
+    if (folder / "configs").exists() or (runs and not resume):
+        raise InputError(f"{folder}: holds a run already; go on with --resume or choose another -o")
+    if resume and not runs:
+        raise InputError(f"{folder}: holds no folds to resume; train them without --resume")
+    return runs
 
 
 def _train_fold(run: Path, fold: int, *, source: Path, data: str, settings: Mapping[str, Any], resume: bool) -> None:
@@ -109,8 +115,7 @@ def _describe(run: Path, fold: int) -> dict[str, Any]:
     """The weights that were kept, and how they scored on what was held back."""
     epoch = read_config(run / "models" / "model.json")["epoch"]
     record = read_config(run / "record.json")
-    with (run / "models" / "history.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(run / "models" / "history.csv", columns=("epoch", "minutes", *VALIDATION_SCORES))
     (best,) = [row for row in rows if int(row["epoch"]) == epoch]
     return {
         "fold": fold,

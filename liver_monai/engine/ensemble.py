@@ -7,7 +7,8 @@ from math import log
 
 import torch
 
-from liver_monai.model.export import Logits
+from liver_monai.data.slabs import by_slice
+from liver_monai.model.network import Logits
 
 
 class Ensemble:
@@ -21,9 +22,9 @@ class Ensemble:
         self.networks = networks
 
     def __call__(self, slabs: torch.Tensor) -> torch.Tensor:
-        """Logarithms of the mean probabilities, ``(B, 3, H, W)``."""
+        """Logarithms of the mean probabilities, ``(B, output_slices * 3, H, W)``."""
         first, *others = self.networks
-        total = first(slabs).log_softmax(dim=1)
+        total = by_slice(first(slabs)).log_softmax(dim=2)
         for network in others:
-            total = torch.logaddexp(total, network(slabs).log_softmax(dim=1))
-        return total - log(len(self.networks))
+            total = torch.logaddexp(total, by_slice(network(slabs)).log_softmax(dim=2))
+        return (total - log(len(self.networks))).flatten(1, 2)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import isnan
@@ -12,13 +10,13 @@ from typing import Any
 
 import numpy as np
 from monai.data import MetaTensor
-from nibabel.orientations import io_orientation
 
 from liver_monai.data.cases import Case, Reference
 from liver_monai.errors import InputError, one_line
-from liver_monai.io.files import whole_file, write_json
+from liver_monai.io.files import write_json
 from liver_monai.io.probabilities import STRUCTURES, probability_file, read_probabilities
-from liver_monai.io.volumes import read_mask, require_same_grid
+from liver_monai.io.tables import write_rows
+from liver_monai.io.volumes import read_mask, require_same_grid, slice_axis
 from liver_monai.processes import ALONE, Pool
 from liver_monai.scoring.calibration import Calibration, calibrate
 from liver_monai.scoring.measures import TOLERANCE_MM
@@ -75,8 +73,8 @@ def score_row(score: Score) -> dict[str, Any]:
         row |= {f"{name}_{measure}": _or_none(value) for measure, value in values.items()}
         row[f"{name}_reference_ml"] = counts.reference * result.voxel_ml
         row[f"{name}_prediction_ml"] = counts.prediction * result.voxel_ml
-        row[f"{name}_missing"] = int(counts.reference > 0 and counts.prediction == 0)
-        row[f"{name}_spurious"] = int(counts.reference == 0 and counts.prediction > 0)
+        row[f"{name}_missing"] = int(counts.is_missing)
+        row[f"{name}_spurious"] = int(counts.is_spurious)
     for name, found in result.detections.items():
         row |= {f"lesions_{name}_{key}": _or_none(getattr(found, key)) for key in DETECTED}
     if result.detections:
@@ -125,10 +123,10 @@ def _calibration_summary(scores: Sequence[Score], name: str) -> dict[str, Any]:
 
 def write_scores(scores: Sequence[Score], out: Path, *, protocol: str = "lits") -> dict[str, Any]:
     """Write ``cases.csv``, ``lesions.csv`` where the protocol knows lesions, and ``summary.json``: the return value."""
-    write_csv(out / "cases.csv", [score_row(score) for score in scores])
+    write_rows(out / "cases.csv", [score_row(score) for score in scores])
     summary = summarize(scores, protocol=protocol)
     if "lesion_detection" in summary:
-        write_csv(out / "lesions.csv", lesion_rows(scores), columns=LESION_COLUMNS)
+        write_rows(out / "lesions.csv", lesion_rows(scores), columns=LESION_COLUMNS)
     else:
         (out / "lesions.csv").unlink(missing_ok=True)  # of an evaluation by another protocol
     write_json(out / "summary.json", summary)
@@ -137,22 +135,6 @@ def write_scores(scores: Sequence[Score], out: Path, *, protocol: str = "lits") 
 
 LESION_COLUMNS = ("case_id", "mask", "lesion", "volume_ml", "diameter_mm", "size")
 """There even when no case holds a lesion."""
-
-
-def write_csv(path: Path, rows: Iterable[dict[str, Any]], *, columns: Iterable[str] = ()) -> None:
-    """Write rows as CSV, whole or not at all; a column that a row lacks stays empty.
-
-    Args:
-        columns: the first ones, there even without a row.
-    """
-    rows = list(rows)
-    columns = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=columns, restval="")
-    writer.writeheader()
-    writer.writerows(rows)
-    with whole_file(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
 
 
 def _killed(case: Case | Reference, prediction: Path | None, *_: Any) -> Score:
@@ -190,7 +172,7 @@ def _score_case(
         spacing_mm=known_mm or np.linalg.norm(affine[:3, :3], axis=0),
         protocol=protocol,
         tolerance_mm=tolerance_mm,
-        slice_axis=int(np.flatnonzero(io_orientation(affine)[:, 0] == 2)[0]),
+        slice_axis=slice_axis(affine),
     )
     return Score(case=case, prediction=prediction, result=result), reference
 

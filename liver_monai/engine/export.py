@@ -18,8 +18,8 @@ from liver_monai.errors import InputError
 from liver_monai.io.files import file_hash, whole_file
 from liver_monai.io.record import environment, write_record
 from liver_monai.model.bundle import find_bundle, read_config, read_spec, weights_of
-from liver_monai.model.export import require_same_logits
 from liver_monai.model.formats import FORMATS, Format, format_of
+from liver_monai.model.onnx import require_same_logits
 from liver_monai.model.recipe import Recipe, read_recipe
 
 ON_CPU = Choices(device="cpu", runtime="torch")

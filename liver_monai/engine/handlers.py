@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
 import time
@@ -17,7 +16,8 @@ from monai.engines import IterationEvents
 from liver_monai.data.balance import describe_draws, find_doubts
 from liver_monai.data.draws import SlabDataset
 from liver_monai.errors import InputError
-from liver_monai.io.files import whole_file, write_json
+from liver_monai.io.files import write_json
+from liver_monai.io.tables import read_table, write_rows
 from liver_monai.model.weights import load_initial_weights, save_weights
 from liver_monai.spec import ModelSpec
 
@@ -31,6 +31,9 @@ LEAST_FACTOR = 1e-3
 
 MOST_SKIPPED = 20
 """Steps in a row: the scaler begins at 2^16 and halves with each, so that a healthy training needs fewer."""
+
+VALIDATION_SCORES = ("val_mean_dice", "val_liver_dice", "val_tumor_dice")
+"""What a validator measures (``CaseDiceHandler``), which are columns of the history, too."""
 
 
 class Budget:
@@ -315,17 +318,9 @@ class History:
 
     def _add(self, row: dict[str, Any]) -> None:
         """The rows of earlier epochs and this one."""
-        with whole_file(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
-            writer.writeheader()
-            writer.writerows(self._rows_before(row["epoch"]))
-            writer.writerow(row)
+        write_rows(self.path, [*self._rows_before(row["epoch"]), row], columns=row)
 
     def _rows_before(self, epoch: int) -> list[dict[str, str]]:
         if not self.path.exists():
             return []
-        with self.path.open(newline="", encoding="utf-8") as file:
-            return [row for row in csv.DictReader(file) if int(row["epoch"]) < epoch]
-
-
-VALIDATION_SCORES = ("val_mean_dice", "val_liver_dice", "val_tumor_dice")
+        return [row for row in read_table(self.path, columns=("epoch",)) if int(row["epoch"]) < epoch]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from liver_monai.engine.read_ahead import read_ahead
 from liver_monai.engine.runtime import choose_runtime
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.probabilities import probability_file, write_map
-from liver_monai.io.volumes import Source, read_mask
+from liver_monai.io.volumes import Source, read_mask, voxel_ml
 from liver_monai.model.bundle import (
     find_bundle,
     find_members,
@@ -36,8 +36,8 @@ from liver_monai.model.bundle import (
     read_spec,
     refusing_values,
 )
-from liver_monai.model.export import Logits
 from liver_monai.model.formats import is_exported
+from liver_monai.model.network import Logits
 from liver_monai.model.trust import OF_PREDICTION, require_trusted
 from liver_monai.model.weights import load_weights
 from liver_monai.processes import Pool
@@ -163,16 +163,20 @@ def load_model(bundle: Bundles, *, choices: Choices = AS_BUNDLED, output_dir: Pa
 
 
 def _load_one(bundle: str | Path, *, choices: Choices, output_dir: Path | None) -> Model:
-    if is_exported(bundle):
-        parts = exported_parts(
-            Path(bundle).expanduser(),
-            device_name=choices.device,
-            runtime=choices.runtime,
-            inferer=choices.of_inferer(),
-            overrides=choices.overrides,
-            output_dir=output_dir,
-        )
-        return Model(**parts)
+    if not is_exported(bundle):
+        return _load_bundle(bundle, choices=choices, output_dir=output_dir)
+    parts = exported_parts(
+        Path(bundle).expanduser(),
+        device_name=choices.device,
+        runtime=choices.runtime,
+        inferer=choices.of_inferer(),
+        overrides=choices.overrides,
+        output_dir=output_dir,
+    )
+    return Model(**parts)
+
+
+def _load_bundle(bundle: str | Path, *, choices: Choices, output_dir: Path | None) -> Model:
     device = find_device(choices.device)
     folder = find_bundle(bundle)
     path = folder / "configs" / "inference.json"
@@ -253,38 +257,48 @@ def predict(
             wrong with a single CT is yielded as its error instead.
     """
     output_dir = Path(out).expanduser()
-    masks = [mask_path(case.image, output_dir) for case in cases]
-    present = [mask for mask in masks if mask.exists()]
+    tasks = _plan(cases, output_dir, maps=choices.maps, keeps=resume and not overwrite)
+    present = [task.mask for task in tasks if task.mask.exists()]
     if present and not (overwrite or resume):
         raise InputError(
-            f"{present[0]}: is there already ({len(present)} of {len(masks)}); give --overwrite or --resume"
+            f"{present[0]}: is there already ({len(present)} of {len(tasks)}); give --overwrite or --resume"
         )
-    maps = [
-        {name: probability_file(output_dir / PROBABILITIES, case.case_id, name) for name in choices.maps}
-        for case in cases
-    ]
-    is_kept = [
-        resume and not overwrite and all(file.exists() for file in (mask, *files.values()))
-        for mask, files in zip(masks, maps, strict=True)
-    ]
     if pool is not None:
         recipe = pickle.dumps((bundles_of(bundle), choices, output_dir, uuid.uuid4()))
-        tasks = [(recipe, *task) for task in zip(cases, masks, maps, is_kept, strict=True)]
-        yield from pool.results(_predict_there, tasks, killed=_killed)
+        yield from pool.results(_predict_there, [(recipe, task) for task in tasks], killed=_killed)
         return
     model = load_model(bundle, choices=choices, output_dir=output_dir)
-    to_read = [case.image for case, kept in zip(cases, is_kept, strict=True) if not kept]
+    to_read = [task.case.image for task in tasks if not task.is_kept]
     volumes = read_ahead(model.read, to_read, n=0 if choices.max_memory_gb else 1)
-    for case, mask, files, kept in zip(cases, masks, maps, is_kept, strict=True):
-        yield _keep_case(case, mask) if kept else _predict_case(model, case, mask, files, next(volumes))
+    for task in tasks:
+        yield _keep_case(task) if task.is_kept else _predict_case(model, task, next(volumes))
 
 
-def _predict_there(recipe: bytes, case: Case, mask: Path, maps: Mapping[str, Path], is_kept: bool) -> Prediction:
+class _Task(NamedTuple):
+    """A CT, where its mask and its maps go, and whether they are there and stay."""
+
+    case: Case
+    mask: Path
+    maps: Mapping[str, Path]
+    is_kept: bool
+
+
+def _plan(cases: Sequence[Case], output_dir: Path, *, maps: Sequence[str], keeps: bool) -> list[_Task]:
+    tasks = []
+    for case in cases:
+        mask = mask_path(case.image, output_dir)
+        files = {name: probability_file(output_dir / PROBABILITIES, case.case_id, name) for name in maps}
+        is_kept = keeps and all(file.exists() for file in (mask, *files.values()))
+        tasks.append(_Task(case, mask, files, is_kept))
+    return tasks
+
+
+def _predict_there(recipe: bytes, task: _Task) -> Prediction:
     """In a process of a pool."""
-    if is_kept:
-        return _keep_case(case, mask)
+    if task.is_kept:
+        return _keep_case(task)
     model = _model_of(recipe)
-    return _predict_case(model, case, mask, maps, partial(model.read, case.image))
+    return _predict_case(model, task, partial(model.read, task.case.image))
 
 
 @lru_cache(maxsize=1)
@@ -294,24 +308,22 @@ def _model_of(recipe: bytes) -> Model:
     return load_model(bundle, choices=choices, output_dir=output_dir)
 
 
-def _killed(_: bytes, case: Case, *__: object) -> Prediction:
+def _killed(_: bytes, task: _Task) -> Prediction:
     return Prediction(
-        case=case,
-        error=f"{case.image}: every worker that took it was killed, perhaps for want of memory; give each more, or "
-        "set a limit with --max-memory, and go on with --resume",
+        case=task.case,
+        error=f"{task.case.image}: every worker that took it was killed, perhaps for want of memory; give each more, "
+        "or set a limit with --max-memory, and go on with --resume",
     )
 
 
-def _predict_case(
-    model: Model, case: Case, mask: Path, maps: Mapping[str, Path], read: Callable[[], MetaTensor]
-) -> Prediction:
-    started_s = time.monotonic()
+def _predict_case(model: Model, task: _Task, read: Callable[[], MetaTensor]) -> Prediction:
+    started_s, case = time.monotonic(), task.case
     try:
         volume = read()
         plausibility = Plausibility(volume, case)
         inferred = model.infer(volume)
         del read, volume
-        for values, path in zip(inferred[1:].numpy(), maps.values(), strict=True):
+        for values, path in zip(inferred[1:].numpy(), task.maps.values(), strict=True):
             write_map(values, path, ct=case.image, affine=np.asarray(inferred.affine, dtype=np.float64))
         labels = model.finish(inferred)  # which writes the mask, last
         warnings = plausibility.warnings(labels)
@@ -320,7 +332,7 @@ def _predict_case(
     liver_ml, tumor_ml = _volumes_ml(labels)
     return Prediction(
         case=case,
-        mask=mask,
+        mask=task.mask,
         liver_ml=liver_ml,
         tumor_ml=tumor_ml,
         seconds=time.monotonic() - started_s,
@@ -329,7 +341,8 @@ def _predict_case(
     )
 
 
-def _keep_case(case: Case, mask: Path) -> Prediction:
+def _keep_case(task: _Task) -> Prediction:
+    case, mask = task.case, task.mask
     try:
         labels = read_mask(mask)
         liver_ml, tumor_ml = _volumes_ml(labels)
@@ -341,9 +354,8 @@ def _keep_case(case: Case, mask: Path) -> Prediction:
 
 def _volumes_ml(mask: MetaTensor) -> tuple[float, float]:
     """Liver and tumour of a mask ``(1, X, Y, Z)``; a tumour is part of the liver."""
-    voxel_ml = abs(np.linalg.det(np.asarray(mask.affine)[:3, :3])) / 1000
     n_liver, n_tumor = (int(torch.count_nonzero(mask.as_tensor() >= label)) for label in (LIVER, TUMOR))
-    return n_liver * voxel_ml, n_tumor * voxel_ml
+    return n_liver * voxel_ml(mask.affine), n_tumor * voxel_ml(mask.affine)
 
 
 def segment(ct: Source, *, bundle: Bundles, device: str = "auto", trust_bundle: bool = False) -> MetaTensor:

@@ -16,7 +16,7 @@ from liver_monai.data.slices import ModelSlices, RasSlices, zeros_as_stored
 from liver_monai.engine.memory import fitting_batch
 from liver_monai.engine.search import search_liver
 from liver_monai.engine.stream import LogitStream
-from liver_monai.model.export import Logits
+from liver_monai.model.network import Logits
 from liver_monai.spec import OUTPUT_STRIDE, ModelSpec
 
 SEARCHES = ("liver", "whole")
@@ -31,7 +31,7 @@ class SlabInferer(Inferer):
     Logits exist for a few slices only: one batch of slabs and the neighbours that the next native slice is made of.
 
     Args:
-        spec: grid, window, slab_size and roi_size.
+        spec: grid, window, slab_size, output_slices and roi_size.
         sw_batch_size: slabs a forward pass.
         overlap: of neighbouring windows, for slices larger than twice ``roi_size``; smaller ones are one window.
         search: ``"liver"`` looks at every few slices first and then at those only between which the liver lies;
@@ -65,7 +65,7 @@ class SlabInferer(Inferer):
 
         Args:
             inputs: ``(1, 1, X, Y, Z)`` as ``ModelSlices`` takes it.
-            network: slabs ``(B, slab_size, H, W)`` -> logits ``(B, 3, H, W)``.
+            network: slabs ``(B, slab_size, H, W)`` -> logits ``(B, output_slices * 3, H, W)``.
 
         Returns:
             ``(1, 1 + len(maps), X, Y, Z)`` uint8 on the CT's grid as it was stored: the mask, then the maps. The
@@ -80,7 +80,12 @@ class SlabInferer(Inferer):
         batch_size = fitting_batch(
             self.sw_batch_size, pixels=math.prod(slices.shape[:2]), max_memory_gb=self.max_memory_gb
         )
-        stream = LogitStream(slices, lambda slabs: self._logits(slabs, network), batch_size=batch_size)
+        stream = LogitStream(
+            slices,
+            lambda slabs: self._logits(slabs, network),
+            batch_size=batch_size,
+            output_slices=self.spec.output_slices,
+        )
         mask, *maps = (RasSlices(channel, affine) for channel in stored)
         searched = self._fill(mask, stream, dict(zip(self.maps, maps, strict=True)))
         meta = {**volume.meta, "affine": volume.meta["original_affine"], "searched": searched}

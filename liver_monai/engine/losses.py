@@ -9,20 +9,34 @@ import torch
 from monai.losses import DiceLoss
 from torch.nn import functional
 
+from liver_monai.data.slabs import by_slice
 from liver_monai.errors import InputError, nearest
 
 
-def choose_loss(loss: str | torch.nn.Module, losses: Mapping[str, torch.nn.Module]) -> torch.nn.Module:
-    """The loss of that name, or one of the user's own.
+class LossBySlice(torch.nn.Module):
+    """A loss of networks that segment several slices of a slab, which count as slices of a larger batch."""
+
+    def __init__(self, loss: torch.nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        """Logits ``(B, output_slices * 3, H, W)`` and labels ``(B, output_slices, H, W)`` to a scalar."""
+        loss: torch.Tensor = self.loss(by_slice(logits).flatten(0, 1), label.flatten(0, 1)[:, None])
+        return loss
+
+
+def choose_loss(loss: str | torch.nn.Module, losses: Mapping[str, torch.nn.Module]) -> LossBySlice:
+    """The loss of that name, or one of the user's own, of each slice.
 
     Raises:
         InputError: no such name; says the nearest.
     """
     if not isinstance(loss, str):
-        return loss
+        return LossBySlice(loss)
     if loss not in losses:
         raise InputError(f"loss is '{loss}'; it must be one of {', '.join(losses)}{nearest(loss, losses)}")
-    return losses[loss]
+    return LossBySlice(losses[loss])
 
 
 class TopKLoss(torch.nn.Module):

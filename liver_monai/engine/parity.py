@@ -19,7 +19,7 @@ from liver_monai.data.phantom import make_phantom
 from liver_monai.engine.inference import Model
 from liver_monai.errors import InputError
 from liver_monai.io.nifti import build_nifti
-from liver_monai.model.export import Logits
+from liver_monai.model.network import Logits
 from liver_monai.scoring.overlap import CLASSES, count_table, dice
 
 LEAST_DICE = 0.999

@@ -9,7 +9,8 @@ import torch
 
 from liver_monai.errors import InputError
 from liver_monai.io.files import file_hash
-from liver_monai.model.export import Logits, OnnxNetwork, export_onnx
+from liver_monai.model.network import Logits
+from liver_monai.model.onnx import OnnxNetwork, export_onnx
 
 
 class OnGpu:

@@ -30,7 +30,7 @@ SHARE = 0.1
 MAX_WIDENINGS = 4
 """By ``STEP_MM`` each; what still goes on then is no liver."""
 MAX_KEPT = 40
-"""Slices looked at whose logits are kept, so that these are not computed twice; more than a liver has."""
+"""Passes of the look whose logits are kept, so that these are not computed twice; more than a liver has."""
 
 
 def search_liver(stream: LogitStream, mask: RasSlices, spec: ModelSpec) -> tuple[range, str]:
@@ -91,9 +91,10 @@ def find_range(is_liver: np.ndarray, looks: range, *, voxel_ml: float, least_ml:
 
 def _look(stream: LogitStream, looks: range, seen: dict[int, np.ndarray]) -> np.ndarray:
     """Where a label is, ``(N, H, W)``, a slice a look; ``seen`` are those of earlier looks."""
-    for z, logits in stream.compute(z for z in looks if z not in seen):
+    blocks = [stream.block(z) for z in looks if z not in seen]
+    for z, logits in stream.compute(z for block in blocks for z in block if z < stream.slices.shape[2]):
         seen[z] = (labels_of(logits) != BACKGROUND).cpu().numpy()
-        if seen[z].any() and len(stream.kept) < MAX_KEPT:
+        if seen[z].any() and len(stream.kept) < MAX_KEPT * stream.output_slices:
             stream.kept[z] = logits.clone()  # not a part of its batch, which it would keep as a whole
     return np.stack([seen[z] for z in looks])
 
@@ -128,7 +129,7 @@ def _goes_on(mask: RasSlices, filled: range) -> tuple[bool, bool]:
     is_marked = np.empty((len(filled), *mask.shape[:2]), dtype=bool)
     for index, z in enumerate(filled):
         is_marked[index] = mask[z].numpy() != BACKGROUND
-    box = foreground_box(is_marked, is_marked)  # nothing is numbered where nothing is
+    box = foreground_box(is_marked)  # nothing is numbered where nothing is
     liver = largest_of(is_marked[box])
     is_first, is_last = box[0].start == 0, box[0].stop == len(is_marked)
     return ends[0] and is_first and bool(liver[0].any()), ends[1] and is_last and bool(liver[-1].any())

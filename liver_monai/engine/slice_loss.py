@@ -8,9 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from liver_monai.data.slabs import slab_view
+from liver_monai.data.slabs import by_slice, slab_view
 from liver_monai.data.store import StoredCase
-from liver_monai.model.export import Logits
+from liver_monai.model.network import Logits
 from liver_monai.spec import OUTPUT_STRIDE, ModelSpec
 
 SLABS_A_PASS = 4
@@ -49,6 +49,7 @@ def _losses(network: Logits, slabs: torch.Tensor, is_liver: torch.Tensor) -> Ite
     height, width = slabs.shape[2:]
     with torch.inference_mode():
         padded = F.pad(slabs, (0, -width % OUTPUT_STRIDE, 0, -height % OUTPUT_STRIDE))
-        log_p = network(padded)[:, :, :height, :width].float().log_softmax(dim=1)
+        of_slices = by_slice(network(padded)[:, :, :height, :width])
+        log_p = of_slices[:, of_slices.shape[1] // 2].float().log_softmax(dim=1)
         log_p_right = torch.where(is_liver, log_p[:, 1:].logsumexp(dim=1), log_p[:, 0])
         yield from (-log_p_right.mean(dim=(1, 2))).tolist()

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 
 from liver_monai.data.grid import SliceResampler
+from liver_monai.data.slabs import by_slice
 from liver_monai.data.slices import ModelSlices, RasSlices
 from liver_monai.engine.memory import is_out_of_memory
 from liver_monai.errors import InputError
 from liver_monai.io.probabilities import map_slice
-from liver_monai.model.export import Logits
+from liver_monai.model.network import Logits
 from liver_monai.spec import BACKGROUND
 
 logger = logging.getLogger(__name__)
@@ -47,28 +48,43 @@ class LogitStream:
 
     Args:
         slices: of the CT.
-        network: slabs ``(B, slab_size, H, W)`` -> logits ``(B, 3, H, W)``.
+        network: slabs ``(B, slab_size, H, W)`` -> logits ``(B, output_slices * 3, H, W)``.
+        output_slices: of the network. A CT's slices are taken in blocks of so many, each of them in one pass, from the
+            first slice on: whatever is looked at, a slice lies in the same place of the same slab.
         batch_size: slabs a forward pass; halved, for what is left of the CT, where they do not fit into memory.
     """
 
-    def __init__(self, slices: ModelSlices, network: Logits, *, batch_size: int) -> None:
+    def __init__(self, slices: ModelSlices, network: Logits, *, batch_size: int, output_slices: int = 1) -> None:
         self.slices = slices
         self._network = network
         self._batch_size = batch_size
+        self.output_slices = output_slices
         self.kept: dict[int, torch.Tensor] = {}
 
     def compute(self, wanted: Iterable[int]) -> Iterator[tuple[int, torch.Tensor]]:
         """Slices of the model grid in ascending order, and the logits of each."""
-        indices = list(wanted)
-        while indices:
-            chosen = indices[: self._batch_size]
-            logits = self._logits_if_they_fit(chosen)
+        blocks: dict[range, set[int]] = {}
+        for z in wanted:
+            blocks.setdefault(self.block(z), set()).add(z)
+        for block, logits in self._passes(list(blocks)):
+            yield from ((z, each) for z, each in zip(block, logits, strict=True) if z in blocks[block])
+
+    def block(self, z: int) -> range:
+        """The slices that are segmented in one pass with a slice; the last block may reach beyond the CT."""
+        first = z - z % self.output_slices
+        return range(first, first + self.output_slices)
+
+    def _passes(self, blocks: list[range]) -> Iterator[tuple[range, torch.Tensor]]:
+        """Blocks and their logits ``(output_slices, 3, H, W)``."""
+        while blocks:
+            chosen = blocks[: self._batch_size]
+            logits = self._logits_if_they_fit([block[len(block) // 2] for block in chosen])
             if logits is None:
                 self._batch_size = len(chosen) // 2
                 logger.warning("out of memory with %d slabs a pass, going on with %d", len(chosen), self._batch_size)
                 continue
-            yield from zip(chosen, logits, strict=True)
-            del indices[: len(chosen)]
+            yield from zip(chosen, by_slice(logits), strict=True)
+            del blocks[: len(chosen)]
 
     def _logits_if_they_fit(self, chosen: Sequence[int]) -> torch.Tensor | None:
         try:

@@ -5,7 +5,6 @@ Everything about it lies in ``OUT/BUNDLE/foldK``; what is finished there is kept
 
 from __future__ import annotations
 
-import csv
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from liver_monai.engine.inference import Choices, load_model, predict
 from liver_monai.engine.slice_loss import slice_losses
 from liver_monai.engine.training import train
 from liver_monai.io.files import write_json
+from liver_monai.io.tables import read_table
 from liver_monai.model.bundle import read_config
 from liver_monai.spec import ModelSpec
 
@@ -157,9 +157,8 @@ def _split_of(partition: Partition) -> dict[str, Any]:
 
 def _time_spent(run: Path) -> dict[str, Any]:
     """Minutes of training with its validations, interruptions left out; and epochs."""
-    with (run / "models" / "history.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return {"minutes": float(rows[-1]["minutes"]), "epochs": int(rows[-1]["epoch"])}
+    last = read_table(run / "models" / "history.csv", columns=("epoch", "minutes"))[-1]
+    return {"minutes": float(last["minutes"]), "epochs": int(last["epoch"])}
 
 
 def _score_part(

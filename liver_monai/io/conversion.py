@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 
 from liver_monai.errors import InputError
 from liver_monai.io.dicom import only_volume
-from liver_monai.io.dicom.archive import is_dicom_file, is_zip
+from liver_monai.io.dicom.archive import may_hold_dicom
 from liver_monai.io.dicom.series import read_content
 from liver_monai.io.files import whole_file
 from liver_monai.io.itk import build_itk, write_itk
@@ -108,7 +108,7 @@ def _read(source: Path, *, series: str | None, ct: Path | None) -> MetaTensor:
 def _is_dicom(path: Path) -> bool:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    return path.is_dir() or is_zip(path) or (not is_volume_file(path) and is_dicom_file(path))
+    return path.is_dir() or (not is_volume_file(path) and may_hold_dicom(path))
 
 
 def _was_uint8(source: Source, volume: MetaTensor) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,21 @@ def read_table(path: Path, *, columns: Sequence[str]) -> list[dict[str, str]]:
 
 
 def write_table(path: Path, rows: Iterable[Sequence[Any]], *, columns: Sequence[str]) -> None:
-    """Write rows below a header, whole or not at all."""
+    """Write rows below a header, whole or not at all; ``None`` is an empty cell."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(columns)
     writer.writerows(rows)
     with whole_file(path) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], *, columns: Iterable[str] = ()) -> None:
+    """Write rows that name their columns, as ``write_table``; a cell that a row lacks is empty.
+
+    Args:
+        columns: the first ones, there even without a row.
+    """
+    rows = list(rows)
+    names = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
+    write_table(path, [[row.get(name) for name in names] for row in rows], columns=names)

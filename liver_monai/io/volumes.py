@@ -12,8 +12,8 @@ from monai.data import MetaTensor
 
 from liver_monai.errors import InputError
 from liver_monai.io.dicom import DicomVolume, only_volume
-from liver_monai.io.dicom.archive import DICOM_SUFFIXES, is_dicom_file, is_tar, is_zip
-from liver_monai.io.dicom.geometry import place_slices
+from liver_monai.io.dicom.archive import DICOM_SUFFIXES, is_tar, may_hold_dicom
+from liver_monai.io.dicom.geometry import place_slices, stack_shape
 from liver_monai.io.itk import ITK_SUFFIXES, itk_affine, itk_dtype, itk_shape, itk_voxels, open_itk
 from liver_monai.io.limits import require_place
 from liver_monai.io.nifti import NIFTI_SUFFIXES, is_nifti, nifti_shape, nifti_voxels, open_nifti
@@ -109,7 +109,7 @@ def read_mask(source: Source, *, grid: MetaTensor | None = None) -> MetaTensor:
             DICOM mask that does not lie on ``grid``.
     """
     path = source.path if isinstance(source, DicomVolume) else Path(source).expanduser()
-    if not is_volume_file(path) and path.exists() and (path.is_dir() or is_zip(path) or is_dicom_file(path)):
+    if not is_volume_file(path) and may_hold_dicom(path):
         placed = None if grid is None else (tuple(grid.shape[1:]), np.asarray(grid.affine))
         from liver_monai.io.dicom.segments import read_dicom_mask  # here, as above
 
@@ -145,8 +145,7 @@ def read_header(source: Source) -> VolumeHeader:
     volume = _found(source)
     if isinstance(volume, DicomVolume):
         frames, affine, _ = place_slices(volume.frames, name=str(volume))
-        plane = frames[0].plane
-        return VolumeHeader(shape=(plane.columns, plane.rows, len(frames)), affine=affine, stored_dtype=frames[0].dtype)
+        return VolumeHeader(shape=stack_shape(frames), affine=affine, stored_dtype=frames[0].dtype)
     if is_nifti(volume):
         image = open_nifti(volume)
         shape, affine, dtype = nifti_shape(image), image.affine, image.get_data_dtype().newbyteorder("=").name
@@ -177,6 +176,16 @@ def require_same_grid(mask: MetaTensor, reference: MetaTensor) -> None:
         )
 
 
+def voxel_ml(affine: np.ndarray) -> float:
+    """Volume of a voxel by an affine ``(4, 4)`` to millimetres, whatever the angles between its axes."""
+    return float(abs(np.linalg.det(np.asarray(affine)[:3, :3]))) / 1000
+
+
+def slice_axis(affine: np.ndarray) -> int:
+    """The stored axis from slice to slice: the one closest to foot-head, by an affine ``(4, 4)`` to RAS+."""
+    return int(np.flatnonzero(nib.orientations.io_orientation(affine)[:, 0] == 2)[0])
+
+
 def corners_apart_mm(one: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
     """How far the corners of one grid lie from those of another of the same shape, along the worst axis."""
     corners = np.array(np.meshgrid(*[(0, size - 1) for size in shape])).reshape(3, -1)
@@ -195,7 +204,7 @@ def _found(source: Source) -> Path | DicomVolume:
         return path
     if is_tar(path):
         raise InputError(f"{path}: is a tar archive; unpack it and give the folder, or pack it as zip")
-    if path.is_dir() or is_zip(path) or is_dicom_file(path):
+    if may_hold_dicom(path):
         return only_volume(path)
     raise InputError(f"{path}: is not a volume that can be read; give {VOLUME_FORMATS} (a folder, zip or file)")
 

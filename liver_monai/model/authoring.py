@@ -7,14 +7,13 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
 
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.files import read_json, whole_file
-from liver_monai.model.bundle import SHIPPED, copy_bundle
+from liver_monai.model.bundle import SHIPPED, copy_bundle, read_spec
 from liver_monai.model.network import build_network
 from liver_monai.model.torchscript import torchscript
 from liver_monai.model.trust import OF_PREDICTION, require_trusted
@@ -152,15 +151,13 @@ def _metadata(bundle: Path) -> None:
     spec = _inference(bundle).get_parsed_content("spec")
     formats = metadata["network_data_format"]
     found = (formats["inputs"]["image"]["num_channels"], formats["outputs"]["pred"]["num_channels"])
-    if found != (spec.slab_size, len(LABELS)):
-        raise InputError(
-            f"configs/metadata.json: has {found} channels in and out, the spec {spec.slab_size, len(LABELS)}"
-        )
+    expected = (spec.slab_size, spec.output_slices * len(LABELS))
+    if found != expected:
+        raise InputError(f"configs/metadata.json: has {found} channels in and out, the spec {expected}")
 
 
 def _one_spec(bundle: Path) -> None:
-    specs = [ModelSpec(**_values(_config(bundle, name)["spec"])) for name in ("train", "inference")]
-    differences = specs[0].differences(specs[1])
+    differences = read_spec(bundle, config="train.json").differences(read_spec(bundle))
     if differences:
         raise InputError(f"train.json and inference.json differ in spec: {differences}")
 
@@ -192,24 +189,14 @@ def _forward(network: torch.nn.Module, spec: ModelSpec) -> None:
     height, width = 4 * OUTPUT_STRIDE, 6 * OUTPUT_STRIDE
     with torch.inference_mode():
         logits = network.eval()(torch.zeros(1, spec.slab_size, height, width))
-    if tuple(logits.shape) != (1, len(LABELS), height, width):
+    if tuple(logits.shape) != (1, spec.output_slices * len(LABELS), height, width):
         raise InputError(
             f"encoder '{spec.encoder}': logits of shape {tuple(logits.shape)} for slices of {height, width}"
         )
 
 
 def _inference(bundle: Path) -> ConfigParser:
-    config = _config(bundle, "inference")
+    config = ConfigParser()
+    config.read_config(str(bundle / "configs" / "inference.json"))
     config["bundle_root"] = str(bundle)
     return config
-
-
-def _config(bundle: Path, name: str) -> ConfigParser:
-    config = ConfigParser()
-    config.read_config(str(bundle / "configs" / f"{name}.json"))
-    return config
-
-
-def _values(component: dict[str, Any]) -> dict[str, Any]:
-    """A component's arguments without MONAI's keywords."""
-    return {name: value for name, value in component.items() if not name.startswith("_")}

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from liver_monai.errors import InputError, nearest, one_line, root_cause
 from liver_monai.io.files import read_json, write_json
-from liver_monai.spec import ModelSpec
+from liver_monai.spec import LABELS, ModelSpec, offsets
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = next((folder for folder in (_PACKAGE / "bundles", _PACKAGE.parent / "bundles") if folder.is_dir()), _PACKAGE)
@@ -93,8 +93,7 @@ def copy_bundle(bundle: Path, run: Path, overrides: Mapping[str, Any]) -> None:
     shutil.copytree(bundle, run, dirs_exist_ok=True, ignore=unwanted)
     with _whole_folder(run / "configs") as temporary:  # a run that was interrupted here must not go on without them
         shutil.copytree(bundle / "configs", temporary)
-        for name, config in configs.items():
-            write_json(temporary / name, config)
+        _write_configs(temporary, configs)
 
 
 @contextmanager
@@ -110,13 +109,18 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
 
 def override_bundle(run: Path, overrides: Mapping[str, Any]) -> None:
     """Write overrides into the configs of a run."""
-    _write_configs(run, _overridden(run, overrides))
+    _write_configs(run / "configs", _overridden(run, overrides))
 
 
 def set_training_data(run: Path, dataset_dir: str) -> None:
     """Write the data set into ``train.json`` alone: what a run predicts later has another ``dataset_dir``."""
     path = run / "configs" / "train.json"
     write_json(path, {**read_config(path), "dataset_dir": dataset_dir})
+
+
+def _write_configs(folder: Path, configs: Mapping[str, Any]) -> None:
+    for name, config in configs.items():
+        write_json(folder / name, config)
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -138,7 +142,7 @@ def _overridden(bundle: Path, overrides: Mapping[str, Any]) -> dict[str, dict[st
     """The configs by file name, with every override in each config that has its id."""
     configs = {path.name: read_config(path) for path in sorted((bundle / "configs").glob("*.json"))}
     override_config([config for name, config in configs.items() if name != "metadata.json"], overrides)
-    _describe_input(bundle, configs)
+    _describe_channels(bundle, configs)
     return configs
 
 
@@ -159,13 +163,13 @@ def override_config(config: dict[str, Any] | list[dict[str, Any]], overrides: Ma
                 _set(place, value)
 
 
-def read_spec(bundle: Path) -> ModelSpec:
-    """The spec that a bundle's ``inference.json`` holds.
+def read_spec(bundle: Path, *, config: str = "inference.json") -> ModelSpec:
+    """The spec that a config of a bundle holds.
 
     Raises:
         InputError: there is none, or it breaks a rule.
     """
-    path = bundle / "configs" / "inference.json"
+    path = bundle / "configs" / config
     return _spec(read_config(path), path)
 
 
@@ -190,17 +194,23 @@ def _spec(config: Mapping[str, Any], path: Path) -> ModelSpec:
         raise InputError(f"{path}: its spec cannot be read ({error})") from error
 
 
-def _describe_input(bundle: Path, configs: Mapping[str, Any]) -> None:
+def _describe_channels(bundle: Path, configs: Mapping[str, Any]) -> None:
     """Have the metadata tell the channels that the spec asks for; MONAI's tools build their test input from them."""
-    slab_size = _spec(configs["inference.json"], bundle / "configs" / "inference.json").slab_size
+    spec = _spec(configs["inference.json"], bundle / "configs" / "inference.json")
     try:
-        image: dict[str, Any] = configs["metadata.json"]["network_data_format"]["inputs"]["image"]
-        known = image.get("num_channels")
-    except (KeyError, TypeError, AttributeError) as error:
+        formats = configs["metadata.json"]["network_data_format"]
+        image, pred = formats["inputs"]["image"], formats["outputs"]["pred"]
+    except (KeyError, TypeError) as error:
         raise InputError(f"{bundle}: configs/metadata.json holds no network_data_format; see bundle verify") from error
-    if known != slab_size:
-        image["num_channels"] = slab_size
-        image["channel_def"] = {str(index): f"slice {index - slab_size // 2:+d}" for index in range(slab_size)}
+    if not (isinstance(image, dict) and isinstance(pred, dict)):
+        raise InputError(f"{bundle}: configs/metadata.json holds no network_data_format of channels; see bundle verify")
+    shown = [f"slice {z:+d}" for z in offsets(spec.slab_size)]
+    of_slices = [""] if spec.output_slices == 1 else [f" of slice {z:+d}" for z in offsets(spec.output_slices)]
+    segmented = [f"{name}{of_slice}" for of_slice in of_slices for name in LABELS.values()]
+    for channels, names in ((image, shown), (pred, segmented)):
+        if channels.get("num_channels") != len(names):
+            channels["num_channels"] = len(names)
+            channels["channel_def"] = {str(index): name for index, name in enumerate(names)}
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -233,11 +243,6 @@ def _refuse_values(config: Path, error: BaseException) -> None:
         if component and isinstance(cause, (TypeError, ValueError)) and not isinstance(cause, InputError):
             raise InputError(f"{config}: {component[1]} cannot be built from its values ({one_line(cause)})") from error
         wrapped = wrapped.__cause__
-
-
-def _write_configs(run: Path, configs: Mapping[str, Any]) -> None:
-    for name, config in configs.items():
-        write_json(run / "configs" / name, config)
 
 
 class _Place(NamedTuple):

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 
 from liver_monai.errors import InputError
-from liver_monai.model.export import Logits, OnnxNetwork, write_onnx
+from liver_monai.model.network import Logits
+from liver_monai.model.onnx import OnnxNetwork, write_onnx
 from liver_monai.model.openvino import OpenvinoNetwork, openvino_recipe, write_openvino
 from liver_monai.model.recipe import RECIPE_KEY, Recipe, read_recipe
 from liver_monai.model.torchscript import RECIPE_FILE, TorchScriptNetwork, torchscript, torchscript_recipe

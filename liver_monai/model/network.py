@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,17 @@ from liver_monai.errors import InputError, nearest, one_line
 from liver_monai.spec import LABELS, ModelSpec
 
 PARTS = ("encoder", "decoder", "segmentation_head")
+"""Of the network, as segmentation-models-pytorch calls them."""
+
+Logits = Callable[[torch.Tensor], torch.Tensor]
+"""Slabs ``(B, slab_size, H, W)`` -> logits ``(B, 3, H, W)``: the network, its graph, or several as one."""
 
 
 def build_network(spec: ModelSpec, *, encoder_weights: str | None = None, freeze: str | None = None) -> torch.nn.Module:
-    """DeepLabV3+ (Chen, ECCV 2018) that maps slabs ``(B, slab_size, H, W)`` to logits ``(B, 3, H, W)``.
+    """DeepLabV3+ (Chen, ECCV 2018) that maps slabs ``(B, slab_size, H, W)`` to logits ``(B, output_slices * 3, H, W)``.
 
     Args:
-        spec: encoder and slab_size.
+        spec: encoder, slab_size and output_slices.
         encoder_weights: ``None`` starts from random weights and needs no network; ``"imagenet"`` fetches the
             encoder's published weights; anything else is a file with the encoder's state_dict.
         freeze: one of ``PARTS`` that no training changes, its batch statistics included.
@@ -34,7 +39,7 @@ def build_network(spec: ModelSpec, *, encoder_weights: str | None = None, freeze
             encoder_name=spec.encoder,
             encoder_weights=published,
             in_channels=spec.slab_size,
-            classes=len(LABELS),
+            classes=spec.output_slices * len(LABELS),
         )
     except OSError as error:  # every failed download is one
         raise InputError(
@@ -89,6 +94,5 @@ def distribute(network: torch.nn.Module, device: torch.device) -> torch.nn.Modul
     """A network that trains together with those of the other processes; on GPUs they share batch statistics, too."""
     if device.type != "cuda":  # torch synchronises batch statistics on GPUs only
         return torch.nn.parallel.DistributedDataParallel(network.to(device))
-    # torch does not annotate this method, hence the ignored type
     synchronised = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network).to(device)
     return torch.nn.parallel.DistributedDataParallel(synchronised, device_ids=[device])

@@ -17,11 +17,11 @@ import jsonschema
 
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.files import parse_json, read_json
-from liver_monai.spec import LABELS, OUTPUT_STRIDE, ModelSpec
+from liver_monai.spec import LABELS, OUTPUT_STRIDE, ModelSpec, offsets
 
 RECIPE_KEY = "liver_monai_recipe"
 """Entry of a graph's metadata that holds the recipe."""
-VERSION = 1
+VERSION = 2
 """Counts up when a reader of the former would get another mask."""
 SCHEMA = Path(__file__).with_name("recipe.schema.json")
 
@@ -31,7 +31,7 @@ class Recipe:
     """How a CT becomes what a network sees, and its logits a mask.
 
     Args:
-        spec: grid, window and slab_size; ``encoder_weights`` is not kept.
+        spec: grid, window, slab_size and output_slices; ``encoder_weights`` is not kept.
         inferer: keyword arguments of ``SlabInferer``: sw_batch_size, overlap, search.
         cleaning: keyword arguments of ``clean_mask``: largest_component, fill_holes, min_lesion_mm3.
         weights_sha256: of the file that the network's weights came from.
@@ -46,7 +46,6 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """JSON types by ``recipe.schema.json``."""
-        margin = self.spec.slab_size // 2
         values = self.spec.to_json()
         return {
             "recipe": VERSION,
@@ -70,10 +69,12 @@ class Recipe:
                 "beyond_edges": "nearest voxel",
                 "hu_window": values["hu_window"],
                 "scaled_to": [0.0, 1.0],
-                "slab_offsets": list(range(-margin, margin + 1)),
+                "slab_offsets": offsets(self.spec.slab_size),
                 "beyond_ends": "nearest slice",
             },
             "inference": {
+                "output_offsets": offsets(self.spec.output_slices),
+                "passes": "centres at every len(output_offsets)-th slice, such that the first output is slice 0",
                 "padding": "zeros on both sides, the odd one at the end",
                 "roi_size": values["roi_size"],
                 "window": "the padded slice, at most twice roi_size",
@@ -113,6 +114,7 @@ def read_recipe(text: str, path: Path) -> Recipe:
                 spacing_mm=preprocessing["spacing_mm"],
                 hu_window=preprocessing["hu_window"],
                 roi_size=inference["roi_size"],
+                output_slices=len(inference["output_offsets"]),
             ),
             inferer={name: inference[name] for name in ("sw_batch_size", "overlap", "search")},
             cleaning={name: postprocessing[name] for name in ("largest_component", "fill_holes", "min_lesion_mm3")},
@@ -120,7 +122,7 @@ def read_recipe(text: str, path: Path) -> Recipe:
             made_by=content["made_by"],
         )
         if recipe.to_json() != content:  # what a schema cannot say, such as slabs that are not around their centre
-            raise InputError("preprocessing.slab_offsets are not those of neighbouring slices around the centre")
+            raise InputError("slab_offsets or output_offsets are not those of neighbouring slices around the centre")
         return recipe
     except (jsonschema.ValidationError, InputError) as error:
         where = getattr(error, "json_path", "$").removeprefix("$").removeprefix(".")

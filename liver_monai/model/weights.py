@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from liver_monai.errors import InputError, one_line
+from liver_monai.errors import InputError, one_line, some
 from liver_monai.io.files import file_hash, read_json, whole_file, write_json
 from liver_monai.spec import ModelSpec
 
@@ -90,17 +90,12 @@ def _require_same_layers(
     unexpected = [name for name in given if name not in own]
     other = [f"{name} {given[name]}, not {own[name]}" for name in own if name in given and given[name] != own[name]]
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": other}
-    faults = [f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds.items() if names]
+    faults = [f"{len(names)} {kind}: {some(names, most=MOST_NAMED)}" for kind, names in kinds.items() if names]
     if faults:
         raise InputError(
             f"{path}: does not fit the network of encoder '{encoder}', layers are {'; '.join(faults)}. Begin from "
             "weights of the same encoder, slab_size and classes, or set these as the weights have them"
         )
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
 
 
 def check_weights(path: str | Path, *, spec: ModelSpec) -> None:

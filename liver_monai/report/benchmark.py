@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from liver_monai.report.intervals import Interval, IntervalPanel, draw_interval_plot
-from liver_monai.report.page import MISSING, Figure, Table, write_markdown, write_page
+from liver_monai.report.page import Figure, Table, three_decimals, write_markdown, write_page
 
 Row = Mapping[str, Any]
 
@@ -98,7 +98,6 @@ def write_benchmark_report(
         summary=_cards(content),
         tables=benchmark_tables(content),
         figures=figures,
-        panels=[],
         provenance=provenance,
     )
 
@@ -166,7 +165,7 @@ def _leak_table(rows: Sequence[Row]) -> Table:
             [
                 row["bundle"],
                 row["n_slices"],
-                *(_number(row[f"{split}_{name}"]) for split, name in figures),
+                *(three_decimals(row[f"{split}_{name}"]) for split, name in figures),
                 _text(row, "iou_difference"),
             ]
             for row in rows
@@ -205,15 +204,11 @@ def _counts(row: Row, key: str) -> str:
 
 def _text(row: Row, name: str) -> str:
     if row[name] is None or row[f"{name}_low"] is None:
-        return _number(row[name])
-    return f"{_number(row[name])} [{_number(row[f'{name}_low'])}, {_number(row[f'{name}_high'])}]"
-
-
-def _number(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.3f}"
+        return three_decimals(row[name])
+    return f"{three_decimals(row[name])} [{three_decimals(row[f'{name}_low'])}, {three_decimals(row[f'{name}_high'])}]"
 
 
 def _said(rows: Sequence[Row], names: Mapping[str, str]) -> str:
-    said = [f"{row['bundle']}: " + ", ".join(f"{title} {_number(row[name])}" for name, title in names.items())
+    said = [f"{row['bundle']}: " + ", ".join(f"{title} {three_decimals(row[name])}" for name, title in names.items())
             for row in rows]  # fmt: skip
     return "; ".join(said)

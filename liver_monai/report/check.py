@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from liver_monai.errors import some
 from liver_monai.report.overlays import draw_thumbnail
 from liver_monai.report.page import CaseRow, Figure, Remark, Table, write_page
 from liver_monai.report.plots import draw_dot_rows
@@ -55,7 +56,6 @@ def write_check_report(
         summary=_cards(summary),
         tables=tables,
         figures=[_spread_figure(spreads)] if spreads else [],
-        panels=[],
         rows=[_case_row(case, findings, thumbnails.get(case["case_id"])) for case in _worst_first(cases, findings)],
         provenance=provenance,
     )
@@ -72,7 +72,7 @@ def _check_table(findings: Sequence[Mapping[str, Any]]) -> Table:
     rows = []
     for name, severity in sorted(names.items(), key=lambda item: (SEVERITIES.index(item[1]), item[0])):
         found = [finding["case_id"] for finding in findings if finding["check"] == name]
-        rows.append([name, severity, len(found), _names(list(dict.fromkeys(filter(None, found))))])
+        rows.append([name, severity, len(found), some(list(dict.fromkeys(filter(None, found))), most=MOST_NAMES)])
     return Table(
         title="Findings by check",
         columns=["check", "severity", "findings", "cases"],
@@ -159,8 +159,3 @@ def _facts(figures: Mapping[str, Any]) -> dict[str, str]:
     names = {"liver": "liver_hu", "soft tissue": "soft_tissue_hu", "brightest": "brightest_hu"}
     contrast = [f"{name} {figures[key]}" for name, key in names.items() if key in figures]
     return facts | ({"contrast (HU)": ", ".join(contrast)} if contrast else {})
-
-
-def _names(case_ids: Sequence[str]) -> str:
-    shown = ", ".join(case_ids[:MOST_NAMES])
-    return shown if len(case_ids) <= MOST_NAMES else f"{shown} and {len(case_ids) - MOST_NAMES} more"

@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from liver_monai.io.dicom import DicomVolume
-from liver_monai.io.dicom.patient import Patient, read_patient
+from liver_monai.io.probabilities import STRUCTURES
 from liver_monai.io.volumes import Source, read_mask, read_volume
 from liver_monai.report.findings import Findings
 from liver_monai.report.mask import write_scan
 from liver_monai.report.overlays import draw_overlays, draw_stamp
-from liver_monai.report.page import MISSING, CasePanel, Figure, Table, write_page
+from liver_monai.report.page import CasePanel, Figure, Table, structure_word, three_decimals, write_page
 from liver_monai.report.plots import LESION_KINDS, draw_lesion_plot, draw_reliability_plot, draw_score_plot
-from liver_monai.report.scan import MaskedScan, read_scan
+from liver_monai.report.scan import read_scan
 from liver_monai.scoring.measures import MEASURES
 
 MAX_PANELS = 4
@@ -30,8 +29,6 @@ MAX_LESIONS = 200
 """A degenerate mask may hold thousands of specks; the page stays readable, the CSV file has them all."""
 
 STAMP_NOTE = "Pictures: the slice with most tumour, or the middle of the liver; blue the liver, orange tumours."
-
-STRUCTURES = ("liver", "tumor")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +76,6 @@ def write_prediction_report(
                 pictures={each.case_id: each.stamp for each in found[:MAX_STAMPS]},
             )
         ],
-        figures=[],
-        panels=[],
         provenance=provenance,
     )
 
@@ -117,7 +112,7 @@ def _write_case(folder: Path, picture: CasePicture, *, provenance: Mapping[str, 
         raise ValueError(f"case {picture.case_id} has no CT to draw")
     found = scan.findings()
     own = Path("findings") / picture.case_id
-    patient = _patient_of(scan) if with_patient else None
+    patient = scan.patient() if with_patient else None
     write_scan(scan, found, folder / own, provenance=provenance, patient=patient)
     return _CaseFound(
         case_id=picture.case_id,
@@ -125,10 +120,6 @@ def _write_case(folder: Path, picture: CasePicture, *, provenance: Mapping[str, 
         figures=_figures(found),
         stamp=draw_stamp(scan.image, {"prediction": scan.mask}, affine=scan.affine),
     )
-
-
-def _patient_of(scan: MaskedScan) -> Patient | None:
-    return read_patient(scan.ct.path, file=scan.ct.files[0]) if isinstance(scan.ct, DicomVolume) else None
 
 
 def _own(provenance: Mapping[str, str], picture: CasePicture, pictures: Sequence[CasePicture]) -> dict[str, str]:
@@ -189,7 +180,7 @@ def write_evaluation_report(
 def _cards(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     cards = [("cases scored", str(summary["n"])), ("not scored", str(summary["n_failed"]))]
     scores = [
-        (f"{_word(name)} Dice per case", _number(summary[name]["dice_per_case"]))
+        (f"{structure_word(name)} Dice per case", three_decimals(summary[name]["dice_per_case"]))
         for name in STRUCTURES
         if name in summary
     ]
@@ -197,10 +188,6 @@ def _cards(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         found = summary["lesion_detection"]["iou_50"]
         scores.append(("lesions found", f"{found['tp']} of {found['n_references']}"))
     return [*scores, *cards]
-
-
-def _number(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.3f}"
 
 
 COUNTS = {"n_missing": "missing", "n_spurious": "spurious", "n_both_empty": "in neither", "n_measured": "measured"}
@@ -216,7 +203,7 @@ def _summary_table(summary: Mapping[str, Any], structures: Sequence[str]) -> Tab
     return Table(
         title="Structures",
         columns=["structure", *columns.values()],
-        rows=[[_word(name), *(summary[name].get(column) for column in columns)] for name in structures],
+        rows=[[structure_word(name), *(summary[name].get(column) for column in columns)] for name in structures],
         note=(
             f"Protocol {summary['protocol']}. The liver {holds_tumor}. Per case: mean over cases; global: all voxels "
             f"pooled. NSD at a tolerance of {summary['tolerance_mm']:g} mm. Missing: in the reference, not predicted; "
@@ -306,7 +293,7 @@ def _calibration_table(calibration: Mapping[str, Any]) -> Table:
     return Table(
         title="Calibration",
         columns=["structure", *columns.values()],
-        rows=[[_word(name), *(each[column] for column in columns)] for name, each in calibration.items()],
+        rows=[[structure_word(name), *(each[column] for column in columns)] for name, each in calibration.items()],
         note=(
             "How far probabilities are from the share of voxels that are true, in bins of equal width. ECE: mean over "
             "voxels, small in every CT, as most of it is sure background; ACE: mean over bins; MCE: the worst bin. The "
@@ -316,8 +303,9 @@ def _calibration_table(calibration: Mapping[str, Any]) -> Table:
 
 
 def _reliability_figure(calibration: Mapping[str, Any]) -> Figure:
-    said = ", ".join(f"ACE of the {_word(name)} {each['ace_global']:.3f}" for name, each in calibration.items())
-    curves = {_word(name): each["bins"] for name, each in calibration.items()}
+    by_word = {structure_word(name): each for name, each in calibration.items()}
+    said = ", ".join(f"ACE of the {word} {each['ace_global']:.3f}" for word, each in by_word.items())
+    curves = {word: each["bins"] for word, each in by_word.items()}
     return Figure(title="Reliability", png=draw_reliability_plot(curves), alt=f"Reliability of all voxels: {said}")
 
 
@@ -338,13 +326,13 @@ def _case_table(rows: Sequence[Mapping[str, Any]], stamps: Mapping[str, bytes]) 
     columns = {"case": "case_id"}
     for name in STRUCTURES:
         columns |= {
-            f"{_word(name)} Dice": f"{name}_dice",
-            f"{_word(name)} IoU": f"{name}_iou",
-            f"{_word(name)} ASSD (mm)": f"{name}_assd_mm",
-            f"{_word(name)} HD95 (mm)": f"{name}_hd95_mm",
-            f"{_word(name)} NSD": f"{name}_nsd",
-            f"{_word(name)} predicted (mL)": f"{name}_prediction_ml",
-            f"{_word(name)} reference (mL)": f"{name}_reference_ml",
+            f"{structure_word(name)} Dice": f"{name}_dice",
+            f"{structure_word(name)} IoU": f"{name}_iou",
+            f"{structure_word(name)} ASSD (mm)": f"{name}_assd_mm",
+            f"{structure_word(name)} HD95 (mm)": f"{name}_hd95_mm",
+            f"{structure_word(name)} NSD": f"{name}_nsd",
+            f"{structure_word(name)} predicted (mL)": f"{name}_prediction_ml",
+            f"{structure_word(name)} reference (mL)": f"{name}_reference_ml",
         }
     columns |= {"lesions TP": "lesions_iou_50_tp", "FP": "lesions_iou_50_fp", "FN": "lesions_iou_50_fn"}
     columns |= {"slices": "n_slices", "pixel accuracy": "slice_pixel_accuracy", "IoU": "slice_iou"}
@@ -354,7 +342,7 @@ def _case_table(rows: Sequence[Mapping[str, Any]], stamps: Mapping[str, bytes]) 
 
 def _score_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     defined = {name: [row[f"{name}_dice"] for row in rows if row[f"{name}_dice"] is not None] for name in STRUCTURES}
-    said = ", ".join(f"mean {_word(name)} Dice {np.mean(dice):.3f}" for name, dice in defined.items() if dice)
+    said = ", ".join(f"mean {structure_word(name)} Dice {np.mean(dice):.3f}" for name, dice in defined.items() if dice)
     return Figure(title="Dice per case", png=draw_score_plot(rows), alt=f"Dice of {len(rows)} cases; {said}")
 
 
@@ -399,7 +387,3 @@ def _drawn(pictures: Sequence[CasePicture]) -> _Drawn:
             png = draw_overlays(image, masks, affine=affine)
             panels.append(CasePanel(case_id=picture.case_id, picture_png=png, facts=picture.facts))
     return _Drawn(stamps=stamps, panels=panels)
-
-
-def _word(structure: str) -> str:
-    return {"tumor": "tumour"}.get(structure, structure)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from liver_monai.report.page import Figure, Table, write_page
+from liver_monai.report.page import Figure, Table, structure_word, write_page
 
 TITLES = {"dice": "Dice", "nsd": "NSD", "assd_mm": "ASSD (mm)", "hd95_mm": "HD95 (mm)"}
 TITLES |= {f"iou_50_{name}": f"{title} at IoU > 0.5"
@@ -32,7 +32,6 @@ def write_comparison_report(
         summary=[("cases", str(comparison["n"])), ("protocol", comparison["protocol"]), ("clear", str(len(clear)))],
         tables=[_difference_table(comparison), *_missing_table(comparison)],
         figures=[Figure(title="Differences", png=forest_png, alt=f"p below 0.05: {said or 'none'}")],
-        panels=[],
         provenance=provenance,
     )
 
@@ -40,8 +39,7 @@ def write_comparison_report(
 def title_of(measure: str) -> str:
     """``tumor_dice`` -> ``tumour Dice``."""
     structure, _, name = measure.partition("_")
-    word = {"tumor": "tumour", "lesions": "lesion"}.get(structure, structure)
-    return f"{word} {TITLES.get(name, name)}".strip()
+    return f"{structure_word(structure)} {TITLES.get(name, name)}".strip()
 
 
 def _difference_table(comparison: Mapping[str, Any]) -> Table:
@@ -61,7 +59,7 @@ def _difference_table(comparison: Mapping[str, Any]) -> Table:
 
 def _missing_table(comparison: Mapping[str, Any]) -> list[Table]:
     rows = [
-        [name, {"tumor": "tumour"}.get(structure, structure), counts["n_missing"], counts["n_spurious"]]
+        [name, structure_word(structure), counts["n_missing"], counts["n_spurious"]]
         for name, structures in comparison["missing"].items()
         for structure, counts in structures.items()
     ]

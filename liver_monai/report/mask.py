@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from liver_monai.errors import InputError
-from liver_monai.io.dicom import DicomVolume
-from liver_monai.io.dicom.patient import Patient, read_patient
+from liver_monai.io.dicom.patient import Patient
 from liver_monai.io.files import whole_file, write_json
 from liver_monai.io.record import provenance, write_record
 from liver_monai.io.tables import write_table
@@ -51,8 +50,12 @@ def report_mask(
     """Write the findings of a mask and a page with pictures to a folder; returns what ``findings.json`` holds.
 
     Args:
+        mask, image, probabilities, series: as ``findings`` takes them.
+        out: gets ``findings.json``, ``findings.csv``, ``findings.txt`` and ``report.html``.
         to: formats of ``report.dicom_objects`` to write, too; its CT must be DICOM.
         with_patient: show the patient's name and ID on the page; its CT must be DICOM.
+        overwrite: replace findings that are there.
+        say: takes a line for people.
 
     Raises:
         InputError: as ``findings``, the folder holds findings already, or a CT that no DICOM can refer to.
@@ -101,8 +104,9 @@ def _content(found: Findings, case_id: str) -> dict[str, Any]:
 
 
 def _patient_of(scan: MaskedScan) -> Patient:
-    if not isinstance(scan.ct, DicomVolume):
+    patient = scan.patient()
+    if patient is None:
         raise InputError(
             f"--with-patient: only headers of DICOM name the patient, and --image is {scan.ct}; give that series"
         )
-    return read_patient(scan.ct.path, file=scan.ct.files[0])
+    return patient

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from liver_monai.io.dicom.patient import Patient
+from liver_monai.io.volumes import slice_axis
 from liver_monai.report.findings import SUM_RULE, SUMMED, Findings, Lesion
 from liver_monai.report.mask_pictures import draw_histogram, draw_lesions
 from liver_monai.report.overlays import draw_overlays
@@ -24,6 +25,7 @@ MAX_LESIONS = 12
 MAX_ROWS = 200
 """A degenerate mask may hold thousands of specks; the page stays readable, the CSV file has them all."""
 AIR_HU = -1000
+"""Black behind the outlines, where there is no CT."""
 
 NOTE = (
     "A lesion is one connected tumour. Longest: the longest diameter on any axial slice; its perpendicular on the same "
@@ -151,7 +153,6 @@ def _histogram(image: np.ndarray, mask: np.ndarray) -> Figure:
 
 def _stored_numbers(affine: np.ndarray, view: RadiologicalView) -> list[int]:
     """What the file calls the slices of a view, counted from 0."""
-    orientation = nib.orientations.io_orientation(affine)
-    is_upward = orientation[orientation[:, 0] == 2, 1][0] > 0
+    is_upward = nib.orientations.io_orientation(affine)[slice_axis(affine), 1] > 0
     numbers = list(range(view.image.shape[2]))
     return numbers if is_upward else numbers[::-1]

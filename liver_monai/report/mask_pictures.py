@@ -18,6 +18,7 @@ from liver_monai.spec import LIVER, TUMOR
 FIELD = 1.7
 """Width of a lesion's picture in its longest diameters: enough around it to see where it lies."""
 SMALLEST_FIELD_MM = 60.0
+"""Lest a lesion of few voxels is all that is seen."""
 BAR_MM = 20
 HISTOGRAM_HU = (-100.0, 250.0)
 """Of soft tissue with and without contrast medium; what lies outside is counted at the ends."""
@@ -32,9 +33,12 @@ def view_ends(view: RadiologicalView, line: Line) -> np.ndarray:
     return np.asarray(apply_affine(np.linalg.inv(view.affine), world_mm))
 
 
-def draw_lesions(
-    view: RadiologicalView, lesions: Sequence[Lesion], *, hu_window: tuple[float, float] = (-100.0, 200.0)
-) -> bytes:
+def axial_text(lesion: Lesion) -> str:
+    """Both diameters of a lesion on a slice, as pictures have them."""
+    return f"{lesion.longest.length_mm:.0f} \N{MULTIPLICATION SIGN} {lesion.perpendicular.length_mm:.0f} mm"
+
+
+def draw_lesions(view: RadiologicalView, lesions: Sequence[Lesion]) -> bytes:
     """Contact sheet (PNG): each lesion on the slice of its longest diameter, all at one scale.
 
     Args:
@@ -44,12 +48,12 @@ def draw_lesions(
     field_mm = max(SMALLEST_FIELD_MM, FIELD * max(lesion.longest.length_mm for lesion in lesions))
     figure, panels = contact_sheet(len(lesions), aspect=1.0)
     for panel, lesion in zip(panels, lesions, strict=True):
-        _draw_lesion(panel, view, lesion, field_mm=field_mm, hu_window=hu_window)
+        _draw_lesion(panel, view, lesion, field_mm=field_mm)
     colours = {"liver": LIVER_COLOUR, "tumour": TUMOR_COLOUR}
     colours |= {"longest diameter": LONGEST_COLOUR, "perpendicular": PERPENDICULAR_COLOUR}
     lines = {name: legend_line(colour) for name, colour in colours.items()}
     title = f"each lesion on the slice of its longest diameter  ·  bar {BAR_MM} mm"
-    add_sheet_texts(figure, title, lines, hu_window=hu_window)
+    add_sheet_texts(figure, title, lines)
     return figure_png(figure)
 
 
@@ -71,18 +75,15 @@ def draw_histogram(image: np.ndarray, mask: np.ndarray) -> bytes:
     return figure_png(figure)
 
 
-def _draw_lesion(
-    panel: Axes, view: RadiologicalView, lesion: Lesion, *, field_mm: float, hu_window: tuple[float, float]
-) -> None:
+def _draw_lesion(panel: Axes, view: RadiologicalView, lesion: Lesion, *, field_mm: float) -> None:
     ends = view_ends(view, lesion.longest)
     z = round(float(ends[0, 2]))
-    draw_slice(panel, view, z, crop=Crop.whole(view.image), hu_window=hu_window)
+    draw_slice(panel, view, z, crop=Crop.whole(view.image))
     _draw_line(panel, view, lesion.perpendicular, colour=PERPENDICULAR_COLOUR)
     _draw_line(panel, view, lesion.longest, colour=LONGEST_COLOUR)
     centre = (ends.mean(axis=0)[:2] + 0.5) * view.spacing_mm[:2]
     panel.set(xlim=centre[0] + np.array([-0.5, 0.5]) * field_mm, ylim=centre[1] + np.array([-0.5, 0.5]) * field_mm)
-    axial = f"{lesion.longest.length_mm:.0f} \N{MULTIPLICATION SIGN} {lesion.perpendicular.length_mm:.0f} mm"
-    corner_text(panel, 0.02, 0.92, f"{lesion.lesion_id}  ·  {lesion.volume_ml:.3g} mL  ·  {axial}")
+    corner_text(panel, 0.02, 0.92, f"{lesion.lesion_id}  ·  {lesion.volume_ml:.3g} mL  ·  {axial_text(lesion)}")
     panel.plot([0.95 - BAR_MM / field_mm, 0.95], [0.04, 0.04], color="white", linewidth=2, transform=panel.transAxes)
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from nibabel.affines import apply_affine
 from scipy import ndimage
 
+from liver_monai.io.probabilities import FULL
+from liver_monai.io.volumes import slice_axis, voxel_ml
 from liver_monai.report.diameters import Diameter, axial_diameters, maximum_diameter
 from liver_monai.report.findings import Findings, Lesion, Line, Point
 from liver_monai.scoring.crop import occupied_box
@@ -70,6 +72,7 @@ class _Scan:
         self, mask: np.ndarray, affine: np.ndarray, *, image: np.ndarray | None, probabilities: np.ndarray | None
     ) -> None:
         self.orientation = nib.orientations.io_orientation(affine)
+        self.slice_axis = slice_axis(affine)
         oriented = self._oriented(mask)
         self.full_shape = oriented.shape
         self.box = _grown(occupied_box(oriented), (1, 1, 1), self.full_shape)
@@ -78,7 +81,7 @@ class _Scan:
         self.to_stored = to_stored @ nib.affines.from_matvec(np.eye(3), self.first)
         self.affine = affine @ self.to_stored
         self.spacing_mm = np.linalg.norm(self.affine[:3, :3], axis=0)
-        self.voxel_ml = float(abs(np.linalg.det(affine[:3, :3]))) / 1000
+        self.voxel_ml = voxel_ml(affine)
         self.mask = oriented[self.box]
         self.image = None if image is None else self._oriented(image)[self.box]
         self.probabilities = None if probabilities is None else self._oriented(probabilities)[self.box]
@@ -118,9 +121,8 @@ class _Scan:
 
     def stored_slices(self, part: slice) -> tuple[int, int]:
         """Numbers in the file of the first and last slice of a part of the cut, ascending."""
-        axis = int(np.flatnonzero(self.orientation[:, 0] == 2)[0])
         ends = [[0, 0, part.start], [0, 0, part.stop - 1]]
-        numbers = apply_affine(self.to_stored, ends)[:, axis].round().astype(int)
+        numbers = apply_affine(self.to_stored, ends)[:, self.slice_axis].round().astype(int)
         return int(numbers.min()), int(numbers.max())
 
     def touches_border(self, box: Box) -> bool:
@@ -163,7 +165,7 @@ def _measure(scan: _Scan, number: int, *, lesion_id: int) -> Lesion:
 def _confidence(scan: _Scan, lesion: np.ndarray, *, box: Box) -> float | None:
     if scan.probabilities is None:
         return None
-    full = 255 if scan.probabilities.dtype == np.uint8 else 1
+    full = FULL if scan.probabilities.dtype == np.uint8 else 1
     return float(scan.probabilities[box][lesion].mean(dtype=np.float64)) / full
 
 

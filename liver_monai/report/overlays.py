@@ -20,7 +20,7 @@ from PIL import Image
 from scipy import ndimage
 
 from liver_monai.report.canvas import LIVER_COLOUR, TUMOR_COLOUR, figure_png, new_figure
-from liver_monai.report.view import Crop, RadiologicalView, body_crop, choose_slices
+from liver_monai.report.view import WINDOW_HU, Crop, RadiologicalView, body_crop, choose_slices, gray_values
 from liver_monai.spec import LIVER, TUMOR
 
 Style = Literal["solid", "dashed"]
@@ -30,25 +30,13 @@ STAMP_WIDTH = 224
 """Pixels: twice what a table shows, for sharp screens."""
 
 
-def draw_overlays(
-    image: np.ndarray,
-    masks: Mapping[str, np.ndarray],
-    *,
-    affine: np.ndarray,
-    n_slices: int = 6,
-    hu_window: tuple[float, float] = (-100.0, 200.0),
-) -> bytes:
+def draw_overlays(image: np.ndarray, masks: Mapping[str, np.ndarray], *, affine: np.ndarray) -> bytes:
     """Contact sheet (PNG) of axial slices with the outlines of liver and tumours; see :func:`overlay_figure`."""
-    return figure_png(overlay_figure(image, masks, affine=affine, n_slices=n_slices, hu_window=hu_window))
+    return figure_png(overlay_figure(image, masks, affine=affine))
 
 
 def overlay_figure(
-    image: np.ndarray,
-    masks: Mapping[str, np.ndarray],
-    *,
-    affine: np.ndarray,
-    n_slices: int = 6,
-    hu_window: tuple[float, float] = (-100.0, 200.0),
+    image: np.ndarray, masks: Mapping[str, np.ndarray], *, affine: np.ndarray, n_slices: int = 6
 ) -> Figure:
     """Axial slices from head to feet, the patient's right on the left of the picture, cropped to the body.
 
@@ -59,7 +47,6 @@ def overlay_figure(
         masks: name -> ``(X, Y, Z)`` labels on the image's grid. ``"reference"`` is drawn dashed, the others solid.
         affine: ``(4, 4)`` from voxels to mm, RAS.
         n_slices: most slices to draw; fewer where the liver spans fewer.
-        hu_window: Hounsfield units shown as black and as white.
 
     Raises:
         ValueError: a mask is not on the image's grid.
@@ -74,8 +61,8 @@ def overlay_figure(
 
     figure, panels = contact_sheet(len(slices), aspect=view.height_mm(crop) / view.width_mm(crop))
     for panel, z in zip(panels, slices, strict=True):
-        draw_slice(panel, view, z, crop=crop, hu_window=hu_window)
-    add_sheet_texts(figure, _sheet_title(view.masks), _outline_legend(view.masks), hu_window=hu_window)
+        draw_slice(panel, view, z, crop=crop)
+    add_sheet_texts(figure, _sheet_title(view.masks), _outline_legend(view.masks))
     return figure
 
 
@@ -101,15 +88,15 @@ def contact_sheet(n_panels: int, *, aspect: float) -> tuple[Figure, list[Axes]]:
     return figure, panels
 
 
-def draw_slice(panel: Axes, view: RadiologicalView, z: int, *, crop: Crop, hu_window: tuple[float, float]) -> None:
+def draw_slice(panel: Axes, view: RadiologicalView, z: int, *, crop: Crop) -> None:
     """Draw a part of a slice with the outlines of its masks on a panel in mm."""
     width_mm, height_mm = view.width_mm(crop), view.height_mm(crop)
     pixels = np.asarray(view.image[crop.x, crop.y, z], dtype=np.float32).T
     panel.imshow(
         pixels,
         cmap="gray",
-        vmin=hu_window[0],
-        vmax=hu_window[1],
+        vmin=WINDOW_HU[0],
+        vmax=WINDOW_HU[1],
         origin="lower",
         extent=(0, width_mm, 0, height_mm),
         interpolation="hanning",
@@ -141,9 +128,9 @@ def corner_text(panel: Axes, x: float, y: float, text: str) -> None:
     label.set_verticalalignment("center" if y == 0.5 else "bottom")
 
 
-def add_sheet_texts(figure: Figure, title: str, lines: Mapping[str, Line2D], *, hu_window: tuple[float, float]) -> None:
+def add_sheet_texts(figure: Figure, title: str, lines: Mapping[str, Line2D]) -> None:
     """Write a title with the window above a contact sheet, and what its lines mean below."""
-    window = f"window {hu_window[0]:.0f} to {hu_window[1]:.0f} HU".replace("-", "\N{MINUS SIGN}")
+    window = f"window {WINDOW_HU[0]:.0f} to {WINDOW_HU[1]:.0f} HU".replace("-", "\N{MINUS SIGN}")
     edge = 0.2 / figure.get_figheight()
     figure.text(0.5, 1 - edge, f"{title}  ·  {window}", color="white", ha="center", va="center")
     figure.legend(
@@ -178,13 +165,7 @@ def _outline_legend(names: Collection[str]) -> dict[str, Line2D]:
     }
 
 
-def draw_stamp(
-    image: np.ndarray,
-    masks: Mapping[str, np.ndarray],
-    *,
-    affine: np.ndarray,
-    hu_window: tuple[float, float] = (-100.0, 200.0),
-) -> bytes:
+def draw_stamp(image: np.ndarray, masks: Mapping[str, np.ndarray], *, affine: np.ndarray) -> bytes:
     """The slice with most of the tumour, or the middle of the liver, as a JPEG ``STAMP_WIDTH`` wide.
 
     Arguments are those of :func:`overlay_figure`; the edges of ``"reference"`` are white, below the others.
@@ -193,9 +174,7 @@ def draw_stamp(
     (z,) = choose_slices(list(view.masks.values()), n_slices=1)
     crop = body_crop(view, [z])
     size = STAMP_WIDTH, round(STAMP_WIDTH * view.height_mm(crop) / view.width_mm(crop))
-    low, high = hu_window
-    hu = np.asarray(view.image[crop.x, crop.y, z], dtype=np.float32)
-    gray = _resized(np.rint(np.clip((hu - low) / (high - low), 0, 1) * 255), size, Image.Resampling.BOX)
+    gray = _resized(gray_values(view.image[crop.x, crop.y, z]), size, Image.Resampling.BOX)
     colours = np.repeat(gray[..., None], 3, axis=2)
     for name, mask in sorted(view.masks.items(), key=_reference_first):
         labels = _resized(mask[crop.x, crop.y, z], size, Image.Resampling.NEAREST)

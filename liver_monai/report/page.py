@@ -31,6 +31,16 @@ _NUMBER = re.compile(
 )  # 0.95, 12 %, 0.9 [0.8, 1.0], 3 of 4
 
 
+def structure_word(structure: str) -> str:
+    """What people call a structure: ``tumor`` -> ``tumour``."""
+    return {"tumor": "tumour", "lesions": "lesion"}.get(structure, structure)
+
+
+def three_decimals(score: float | None) -> str:
+    """A score from 0 to 1 as text."""
+    return MISSING if score is None else f"{score:.3f}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """A table whose first column names its rows.
@@ -107,8 +117,8 @@ def write_page(
     title: str,
     summary: Sequence[tuple[str, str]],
     tables: Sequence[Table],
-    figures: Sequence[Figure],
-    panels: Sequence[CasePanel],
+    figures: Sequence[Figure] = (),
+    panels: Sequence[CasePanel] = (),
     rows: Sequence[CaseRow] = (),
     viewer: Mapping[str, Any] | None = None,
     provenance: Mapping[str, str],

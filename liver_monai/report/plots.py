@@ -1,4 +1,4 @@
-"""Scores of a data set and curves of a training as plots.
+"""Scores of a data set, and how its cases differ, as plots.
 
 Every ``draw_*`` returns the bytes of a PNG; every ``*_figure`` the matplotlib figure behind it.
 """
@@ -183,58 +183,3 @@ def dot_rows_figure(rows: Mapping[str, Sequence[float]]) -> Figure:
         calm(axes, grid_axis="x")
         figure.text(0.22, (bottom + 0.15) / height, label, color=INK, ha="right", va="center", fontsize=10)
     return figure
-
-
-def draw_training_curves(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Loss and validation Dice over the epochs (PNG); see :func:`training_figure`."""
-    return figure_png(training_figure(rows))
-
-
-def training_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Loss on the left, validation Dice with its best epoch marked on the right.
-
-    Args:
-        rows: ``{"epoch": int, "loss": float, "val_dice": float or None}``, one an epoch; ``None`` where not validated.
-    """
-    figure = new_figure((9.0, 3.1))
-    loss_axes, dice_axes = (figure.add_axes((left, 0.17, 0.41, 0.68)) for left in (0.07, 0.56))
-    loss = _points(rows, "loss")
-    _draw_curve(loss_axes, loss, title="training loss", colour="#0072b2")
-    values = [0.0, *(value for _, value in loss)]
-    loss_axes.set_ylim(min(values), 1.08 * max(values) or 1.0)
-    dice = _points(rows, "val_dice")
-    _draw_curve(dice_axes, dice, title="validation Dice", colour="#009e73")
-    dice_axes.set_ylim(0, 1.02)
-    epochs = [int(row["epoch"]) for row in rows] or [1]
-    for axes in (loss_axes, dice_axes):
-        axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
-    if dice:
-        _mark_best(dice_axes, *max(dice, key=lambda point: point[1]))
-    return figure
-
-
-def _points(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
-    return [
-        (int(row["epoch"]), float(row[key])) for row in rows if row.get(key) is not None and math.isfinite(row[key])
-    ]
-
-
-def _draw_curve(axes: Axes, points: list[tuple[int, float]], *, title: str, colour: str) -> None:
-    if points:
-        epochs, values = zip(*points, strict=True)
-        axes.plot(
-            epochs, values, color=colour, linewidth=1.8, marker="o" if len(points) <= 30 else None, markersize=3.5
-        )
-    else:
-        axes.text(
-            0.5, 0.5, "no value yet", color=QUIET, ha="center", va="center", transform=axes.transAxes, bbox=OVER_GRID
-        )
-    axes.set_title(title, loc="left", fontsize=11, color=INK)
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
-    calm(axes, grid_axis="y")
-
-
-def _mark_best(axes: Axes, epoch: int, dice: float) -> None:
-    axes.plot([epoch], [dice], marker="o", markersize=8, markerfacecolor="none", markeredgecolor=INK)
-    axes.set_title(f"best {dice:.3f}, epoch {epoch}", loc="right", fontsize=10, color=QUIET)

@@ -10,6 +10,7 @@ from monai.data import MetaTensor
 
 from liver_monai.errors import InputError
 from liver_monai.io.dicom import DicomVolume, only_volume
+from liver_monai.io.dicom.patient import Patient, read_patient
 from liver_monai.io.probabilities import probability_file, read_probabilities
 from liver_monai.io.volumes import Source, is_volume_file, read_mask, read_volume, require_same_grid, strip_suffix
 from liver_monai.report.findings import Findings
@@ -41,6 +42,14 @@ class MaskedScan:
     def findings(self) -> Findings:
         """What the mask says."""
         return find_findings(self.mask, self.affine, image=self.image, probabilities=self.probabilities)
+
+    def patient(self) -> Patient | None:
+        """Whose scan the headers of its CT say it is; ``None`` where that is not DICOM.
+
+        Raises:
+            InputError: a header that cannot be read.
+        """
+        return read_patient(self.ct.path, file=self.ct.files[0]) if isinstance(self.ct, DicomVolume) else None
 
 
 def read_scan(

@@ -14,6 +14,9 @@ from liver_monai.spec import LIVER, TUMOR
 
 BODY_HU = -300.0  # between air and fat
 BODY_MARGIN_MM = 8.0
+WINDOW_HU = (-100.0, 200.0)
+"""What every picture shows as black and as white, fat at its low end and vessels in contrast at its high one; on pages
+it is the viewer's window of the liver."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,13 @@ class RadiologicalView:
         """Height of the centre of slice ``z``, positive towards the head."""
         centre = [(self.image.shape[0] - 1) / 2, (self.image.shape[1] - 1) / 2, z, 1]
         return float(self.affine[2] @ centre)
+
+
+def gray_values(hu: np.ndarray, window_hu: tuple[float, float] = WINDOW_HU) -> np.ndarray:
+    """HU as uint8, from 0 at a window's low end and below to 255 at its high end and above."""
+    low, high = window_hu
+    gray = np.rint(np.clip((np.asarray(hu, dtype=np.float32) - low) / (high - low), 0, 1) * 255)
+    return np.asarray(gray, dtype=np.uint8)
 
 
 def body_crop(view: RadiologicalView, slices: Sequence[int]) -> Crop:

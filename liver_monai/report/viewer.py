@@ -16,14 +16,15 @@ from PIL import Image
 
 from liver_monai.report.canvas import LIVER_COLOUR, TUMOR_COLOUR
 from liver_monai.report.findings import Lesion, Line
-from liver_monai.report.mask_pictures import view_ends
-from liver_monai.report.view import RadiologicalView
+from liver_monai.report.mask_pictures import axial_text, view_ends
+from liver_monai.report.view import RadiologicalView, gray_values
 
 SHOWN_HU = (-250.0, 400.0)
 """Grey values from 0 to 255: steps of 2.5 HU, less than the noise of a CT, for windows to choose from."""
 MAX_SLICES = 200
 """So many of 512 x 512 make a page of less than 10 MB; of a longer scan the liver's are shown, or every few of them."""
 MARGIN_MM = 20.0
+"""Below and above the liver, where not all slices are shown."""
 LABEL_STEP = 100
 """Between the grey values of labels, so that they can be seen in the file, too."""
 JPEG_QUALITY = 80
@@ -68,20 +69,17 @@ def choose_shown(view: RadiologicalView, wanted: Sequence[int]) -> list[int]:
 
 
 def _slice(view: RadiologicalView, z: int, *, has_ct: bool) -> dict[str, Any]:
-    low, high = SHOWN_HU
     shown = {"z": round(view.position_mm(z), 1), "labels": _labels(view.masks["mask"][:, :, z])}
     if has_ct:
-        hu = np.asarray(view.image[:, :, z], dtype=np.float32)
-        shown["ct"] = _jpeg(np.rint(np.clip((hu - low) / (high - low), 0, 1) * 255).astype(np.uint8))
+        shown["ct"] = _jpeg(gray_values(view.image[:, :, z], SHOWN_HU))
     return shown
 
 
 def _lesion(view: RadiologicalView, lesion: Lesion, slices: Sequence[int]) -> dict[str, Any]:
     z = round(float(view_ends(view, lesion.longest)[0, 2]))
-    axial = f"{lesion.longest.length_mm:.0f} \N{MULTIPLICATION SIGN} {lesion.perpendicular.length_mm:.0f} mm"
     return {
         "id": lesion.lesion_id,
-        "text": f"{lesion.lesion_id}: {lesion.volume_ml:.3g} mL, {axial}",
+        "text": f"{lesion.lesion_id}: {lesion.volume_ml:.3g} mL, {axial_text(lesion)}",
         "slice": slices.index(z),
         "lines": [_pixels(view, line) for line in (lesion.longest, lesion.perpendicular)],
     }

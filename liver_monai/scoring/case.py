@@ -13,7 +13,7 @@ from liver_monai.scoring.crop import foreground_box, in_order_of_memory
 from liver_monai.scoring.lesion_table import lesion_rows
 from liver_monai.scoring.lesions import Detection, LesionMaps
 from liver_monai.scoring.measures import MEASURES, TOLERANCE_MM, MaskPair, measure
-from liver_monai.scoring.overlap import N_LABELS, count_table
+from liver_monai.scoring.overlap import N_LABELS, count_table, require_same_shape
 from liver_monai.scoring.rules import PROTOCOLS, SEGMENTATION, SEGMENTED_AT, THRESHOLDS, Protocol
 from liver_monai.scoring.slices import slice_scores
 
@@ -25,6 +25,16 @@ class Counts:
     prediction: int
     reference: int
     shared: int
+
+    @property
+    def is_missing(self) -> bool:
+        """The reference holds the structure and the prediction none of it."""
+        return self.reference > 0 and self.prediction == 0
+
+    @property
+    def is_spurious(self) -> bool:
+        """The prediction holds the structure and the reference none of it."""
+        return self.prediction > 0 and self.reference == 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +85,7 @@ def score_case(
     Raises:
         ValueError: shapes differ, or a mask holds another label.
     """
-    if prediction.shape != reference.shape:
-        raise ValueError(f"prediction has the shape {prediction.shape}, reference {reference.shape}; they must agree")
+    require_same_shape(prediction, reference)
     rules = PROTOCOLS[protocol]
     masks = _crop(prediction, reference, spacing_mm=spacing_mm, tolerance_mm=tolerance_mm, rules=rules)
     table = masks.count(n_voxels=prediction.size)

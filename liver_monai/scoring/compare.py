@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import wilcoxon
 
 N_RESAMPLES = 10_000
+"""Of the bootstrap: 250 of them lie beyond each end of the interval."""
 CONFIDENCE = 0.95
 
 
@@ -66,8 +67,13 @@ def bootstrap_interval(values: np.ndarray, *, n_resamples: int = N_RESAMPLES, se
         return nan, nan
     generator = np.random.default_rng(seed)
     means = [values[generator.integers(0, len(values), len(values))].mean() for _ in range(n_resamples)]
+    return percentile_interval(means)
+
+
+def percentile_interval(resampled: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """The bounds between which ``CONFIDENCE`` of the resampled figures lie; at least one is needed."""
     outside = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means, [outside, 1 - outside])
+    low, high = np.quantile(resampled, [outside, 1 - outside])
     return float(low), float(high)
 
 

@@ -17,9 +17,11 @@ def count_table(prediction: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
     Args:
         prediction, reference: masks of the same shape with the labels 0, 1 and 2.
+
+    Raises:
+        ValueError: shapes differ, or a mask holds another label.
     """
-    if prediction.shape != reference.shape:
-        raise ValueError(f"prediction has the shape {prediction.shape}, reference {reference.shape}; they must agree")
+    require_same_shape(prediction, reference)
     table = np.zeros(N_LABELS * N_LABELS, dtype=np.int64)
     for predicted, referred in zip(prediction, reference, strict=True):  # a plane at a time stays in the cache
         for plane in (predicted, referred):
@@ -27,6 +29,16 @@ def count_table(prediction: np.ndarray, reference: np.ndarray) -> np.ndarray:
         pairs = np.asarray(referred * np.uint8(N_LABELS) + predicted)
         table += [np.count_nonzero(pairs == pair) for pair in range(len(table))]  # much faster than bincount
     return table.reshape(N_LABELS, N_LABELS)
+
+
+def require_same_shape(prediction: np.ndarray, reference: np.ndarray) -> None:
+    """Refuse two masks that cannot be of one grid.
+
+    Raises:
+        ValueError: their shapes differ.
+    """
+    if prediction.shape != reference.shape:
+        raise ValueError(f"prediction has the shape {prediction.shape}, reference {reference.shape}; they must agree")
 
 
 def _require_labels(plane: np.ndarray) -> None:
@@ -52,18 +64,6 @@ def pixel_accuracy(table: np.ndarray) -> float:
     return float(np.trace(table) / table.sum())
 
 
-def is_missing(table: np.ndarray, structure: str) -> bool:
-    """The reference holds the structure and the prediction none of it."""
-    _, predicted, referred = _sizes(table, structure)
-    return referred > 0 and predicted == 0
-
-
-def is_spurious(table: np.ndarray, structure: str) -> bool:
-    """The prediction holds the structure and the reference none of it."""
-    _, predicted, referred = _sizes(table, structure)
-    return referred == 0 and predicted > 0
-
-
 def _sizes(table: np.ndarray, structure: str) -> tuple[int, int, int]:
     """Voxels of the intersection, of the prediction and of the reference."""
     labels = list(CLASSES[structure])
@@ -76,13 +76,12 @@ def score(prediction: np.ndarray, reference: np.ndarray, *, spacing_mm: tuple[fl
     Args:
         prediction, reference: masks of the same shape on the same grid, with the labels 0, 1 and 2.
         spacing_mm: voxel spacing along the masks' axes.
+
+    Raises:
+        ValueError: shapes differ, or a mask holds another label.
     """
     table = count_table(np.asarray(prediction), np.asarray(reference))
-    return score_table(table, voxel_ml=float(np.prod(spacing_mm)) / 1000)
-
-
-def score_table(table: np.ndarray, *, voxel_ml: float) -> dict[str, float]:
-    """The scores of ``score`` from a count table."""
+    voxel_ml = float(np.prod(spacing_mm)) / 1000
     scores = {}
     for name in CLASSES:
         _, predicted, referred = _sizes(table, name)

@@ -8,7 +8,7 @@ from math import nan
 
 import numpy as np
 
-from liver_monai.scoring.compare import CONFIDENCE, N_RESAMPLES
+from liver_monai.scoring.compare import N_RESAMPLES, percentile_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +40,8 @@ def pooled(
     drawn = generator.integers(0, n, (n_resamples, n))
     ratios = _ratio(np.array([part[drawn].sum(axis=1) for part in parts]))
     defined = ratios[~np.isnan(ratios)]
-    outside = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(defined, [outside, 1 - outside]) if len(defined) else (nan, nan)
-    return Estimate(value=float(value), low=float(low), high=float(high))
+    low, high = percentile_interval(defined) if len(defined) else (nan, nan)
+    return Estimate(value=float(value), low=low, high=high)
 
 
 def _ratio(parts: np.ndarray) -> np.ndarray:

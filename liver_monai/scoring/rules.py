@@ -9,6 +9,7 @@ from math import nan
 from liver_monai.scoring import lits_2017
 from liver_monai.scoring.lesions import Detection, OverlapTable, detect
 from liver_monai.scoring.measures import MEASURES
+from liver_monai.scoring.overlap import CLASSES
 
 OVERLAP = ("dice", "iou")
 SEGMENTATION = tuple(MEASURES)
@@ -40,19 +41,18 @@ class Protocol:
     is_faulty: bool = False
 
 
-LIVER_WITH_TUMOR = {"liver": (1, 2), "tumor": (2,)}
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
         Protocol(
             name="lits",
-            structures=LIVER_WITH_TUMOR,
+            structures=CLASSES,
             measures={"liver": SEGMENTATION, "tumor": OVERLAP},
             detect=detect,
         ),
         Protocol(
             name="lits-2017",
-            structures=LIVER_WITH_TUMOR,
+            structures=CLASSES,
             measures={"liver": SEGMENTATION, "tumor": OVERLAP},
             detect=lits_2017.detect,
             undefined=lits_2017.UNDEFINED,

@@ -51,8 +51,8 @@ def _structure_summary(scores: Sequence[CaseScore], name: str, rules: Protocol) 
         **means,
         "dice_global": 2 * shared / sizes if sizes else nothing,
         "iou_global": shared / (sizes - shared) if sizes else nothing,
-        "n_missing": sum(each.reference > 0 and each.prediction == 0 for each in counts),
-        "n_spurious": sum(each.reference == 0 and each.prediction > 0 for each in counts),
+        "n_missing": sum(each.is_missing for each in counts),
+        "n_spurious": sum(each.is_spurious for each in counts),
         "n_both_empty": sum(each.reference == 0 and each.prediction == 0 for each in counts),
         "n_measured": sum(each.reference > 0 and each.prediction > 0 for each in counts),
     }

@@ -14,6 +14,7 @@ from itertools import combinations
 import numpy as np
 
 from liver_monai.scoring.nearest import nearest_mm
+from liver_monai.scoring.overlap import require_same_shape
 
 FACES, FACES_AND_EDGES, FACES_EDGES_AND_CORNERS = 1, 2, 3
 """Neighbourhoods of 6, 18 and 26 voxels, numbered as in SciPy's ``generate_binary_structure``."""
@@ -82,8 +83,7 @@ def surface_distances(
     Raises:
         ValueError: shapes differ, or a mask is empty: then no distance is defined.
     """
-    if prediction.shape != reference.shape:
-        raise ValueError(f"prediction has the shape {prediction.shape}, reference {reference.shape}; they must agree")
+    require_same_shape(prediction, reference)
     if not (prediction.any() and reference.any()):
         raise ValueError("a mask is empty; distances need a surface on both sides")
     surfaces = [surface(mask, connectivity=connectivity) for mask in (prediction, reference)]

@@ -21,6 +21,7 @@ LUNG_HU = (-920.0, -550.0)
 """Aerated lung; bowel gas is lower, and blocks at the skin are thinned out by an erosion."""
 LEAST_LUNG_ML = 150.0
 LEAST_BONE_ML = 5.0
+"""Our choice: with less of either, the evidence is slight."""
 AGAINST = 0.03
 """Of the body's width or depth: organs this far on the wrong side of the middle are no matter of posture."""
 TOO_LOW = 0.15

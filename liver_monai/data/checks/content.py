@@ -23,6 +23,7 @@ LEAST_VOXELS = 64
 """Inside of the window, in a slice that counts: two with equal counts of so many noisy values are one slice."""
 
 PROFILE_SAMPLES = 32
+"""About one a centimetre; scans of the same body on other grids then have profiles that can be compared."""
 SIMILAR_HU = 2.0
 """Root mean square between two profiles of one scan with other noise or rounding; those of two patients, or of two
 phases of one, differ by more."""

@@ -13,6 +13,7 @@ import numpy as np
 from liver_monai.data.checks.content import Match, find_matches
 from liver_monai.data.checks.findings import CaseReport, Observed
 from liver_monai.data.folds import FoldRow
+from liver_monai.errors import some
 from liver_monai.spec import ModelSpec
 
 MOST_NAMES = 12
@@ -47,6 +48,10 @@ class DataSet:
         found = find_matches([report.content for report in reports if report.content is not None])
         return [(reports[match.first], reports[match.second], match) for match in found]
 
+    def matches_of(self, kind: str) -> Iterator[tuple[CaseReport, CaseReport, Match]]:
+        """Those of ``Match``'s kind: ``same``, ``part`` or ``similar``."""
+        return (found for found in self.matches if found[2].kind == kind)
+
     def figures(self, name: str) -> dict[str, float]:
         """One figure by case_id, where it is known."""
         return {report.case_id: report.figures[name] for report in self.reports if name in report.figures}
@@ -54,35 +59,32 @@ class DataSet:
 
 def duplicates(data: DataSet) -> Iterator[Observed]:
     """The same voxels twice, however they are flipped, stored or padded."""
-    for first, second, match in data.matches:
-        if match.kind == "same":
-            yield Observed(
-                case_id=second.case_id,
-                text=f"the same image as {first.case_id}, found by its voxels",
-                figures={"other": first.case_id, "content": second.content.digest if second.content else ""},
-            )
+    for first, second, _ in data.matches_of("same"):
+        yield Observed(
+            case_id=second.case_id,
+            text=f"the same image as {first.case_id}, found by its voxels",
+            figures={"other": first.case_id, "content": second.content.digest if second.content else ""},
+        )
 
 
 def shared_slices(data: DataSet) -> Iterator[Observed]:
     """One scan is a part of another."""
-    for first, second, match in data.matches:
-        if match.kind == "part":
-            yield Observed(
-                case_id=second.case_id,
-                text=f"shares {match.n_shared} slices with {first.case_id}: one scan, cut differently",
-                figures={"other": first.case_id, "n_shared": match.n_shared},
-            )
+    for first, second, match in data.matches_of("part"):
+        yield Observed(
+            case_id=second.case_id,
+            text=f"shares {match.n_shared} slices with {first.case_id}: one scan, cut differently",
+            figures={"other": first.case_id, "n_shared": match.n_shared},
+        )
 
 
 def similar(data: DataSet) -> Iterator[Observed]:
     """Other voxels, but the same body: another reconstruction, rounding or resampling of one scan."""
-    for first, second, match in data.matches:
-        if match.kind == "similar":
-            yield Observed(
-                case_id=second.case_id,
-                text=f"looks like {first.case_id}: mean HU along all axes differs by {match.difference_hu:.2g} HU only",
-                figures={"other": first.case_id, "difference_hu": round(match.difference_hu, 3)},
-            )
+    for first, second, match in data.matches_of("similar"):
+        yield Observed(
+            case_id=second.case_id,
+            text=f"looks like {first.case_id}: mean HU along all axes differs by {match.difference_hu:.2g} HU only",
+            figures={"other": first.case_id, "difference_hu": round(match.difference_hu, 3)},
+        )
 
 
 def split_duplicates(data: DataSet) -> Iterator[Observed]:
@@ -125,7 +127,7 @@ def no_tumor(data: DataSet) -> Iterator[Observed]:
     without = [case_id for case_id, count in n_lesions.items() if count == 0]
     if without:
         yield Observed(
-            text=f"{len(without)} of {len(n_lesions)} cases have no tumour: {_names(without)}",
+            text=f"{len(without)} of {len(n_lesions)} cases have no tumour: {some(without, most=MOST_NAMES)}",
             figures={"case_ids": without},
         )
 
@@ -176,7 +178,7 @@ def several_scans(data: DataSet) -> Iterator[Observed]:
     for patient_id, case_ids in scans.items():
         if len(case_ids) > 1:
             yield Observed(
-                text=f"{len(case_ids)} scans of the patient '{patient_id}': {_names(case_ids)}",
+                text=f"{len(case_ids)} scans of the patient '{patient_id}': {some(case_ids, most=MOST_NAMES)}",
                 figures={"patient_id": patient_id, "case_ids": case_ids},
             )
 
@@ -191,8 +193,3 @@ def excluded(data: DataSet) -> Iterator[Observed]:
     """Cases left out, each with the reason that the list gives."""
     for case_id, reason in data.excluded.items():
         yield Observed(case_id=case_id, text=f"excluded and not checked: {reason}", figures={"reason": reason})
-
-
-def _names(case_ids: Sequence[str]) -> str:
-    shown = ", ".join(case_ids[:MOST_NAMES])
-    return shown if len(case_ids) <= MOST_NAMES else f"{shown} and {len(case_ids) - MOST_NAMES} more"

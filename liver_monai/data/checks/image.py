@@ -8,8 +8,8 @@ import numpy as np
 
 from liver_monai.data.checks.findings import Observed
 from liver_monai.data.checks.loaded import LoadedCase
-from liver_monai.data.checks.measures import AIR_HU, METAL_HU
-from liver_monai.io.volumes import AFFINE_TOLERANCE_MM
+from liver_monai.data.checks.measures import AIR_HU, HU_LIMIT, METAL_HU
+from liver_monai.io.volumes import AFFINE_TOLERANCE_MM, corners_apart_mm
 from liver_monai.spec import ModelSpec
 
 SANE_SPACING_MM = (0.1, 12.0)
@@ -19,6 +19,7 @@ THICK_MM = 5.0
 SPACING_TOLERANCE = 0.01
 """Relative: single precision and rounding of headers stay far below."""
 ORTHOGONAL_DEGREES = 0.1
+"""Direction cosines of three decimals, as headers round them, turn an axis by less."""
 LEAST_EXTENT_MM = 100.0
 """A liver is 120 to 200 mm high."""
 
@@ -27,7 +28,11 @@ LEAST_RANGE_HU = 200.0
 HIGHEST_HU = 31_743.0
 """Top of the extended Hounsfield scale in 16 bits; beyond it are unsigned values that wrapped round."""
 LEAST_PADDING = 0.001
+"""Of all voxels; the corners outside of a scanner's circle are a fifth of them, single voxels are no padding."""
 SATURATED_SHARE = 0.001
+"""Of all voxels: noise spreads what is not cut over many values."""
+ABOVE_AIR_HU = -1000
+"""The HU of air; a lowest value there or below is where the scale ends, not where it was cut."""
 LEAST_STEPS = 0.4
 """Share of the whole Hounsfield units of the model's window that occur at all: all of them in a CT of 12 bits."""
 
@@ -56,8 +61,7 @@ def header_affines(case: LoadedCase) -> Iterator[Observed]:
     header = case.header
     if header is None or header.qform is None or header.sform is None or case.image_error:
         return
-    corners = np.array(np.meshgrid(*[(0, size - 1) for size in case.image.shape])).reshape(3, -1)
-    apart_mm = float(np.abs((header.qform - header.sform) @ np.vstack([corners, np.ones(8)])).max())
+    apart_mm = corners_apart_mm(header.qform, header.sform, case.image.shape)
     if apart_mm > AFFINE_TOLERANCE_MM:
         yield Observed(
             text=f"qform and sform lie up to {apart_mm:.4g} mm apart, more than {AFFINE_TOLERANCE_MM} mm; "
@@ -156,10 +160,9 @@ def _why_not_hu(case: LoadedCase) -> str:
 
 def padding(case: LoadedCase) -> Iterator[Observed]:
     """Values below air, which scanners write outside of the circle that they reconstruct."""
-    below = case.histogram.between(-32768, AIR_HU - 1)
-    share = float(below.sum() / case.histogram.total)
+    share = case.histogram.padding_share
     if share > LEAST_PADDING:
-        value = int(np.argmax(below)) - 32768
+        value = case.histogram.padding_hu
         yield Observed(
             text=f"{share:.1%} of the voxels lie below {AIR_HU} HU, most of them at {value} HU: padding",
             figures={"padding_hu": value, "share": round(share, 5)},
@@ -168,7 +171,7 @@ def padding(case: LoadedCase) -> Iterator[Observed]:
 
 def metal(case: LoadedCase) -> Iterator[Observed]:
     """Implants and clips."""
-    n_voxels = int(case.histogram.between(int(METAL_HU) + 1, 32767).sum())
+    n_voxels = int(case.histogram.between(int(METAL_HU) + 1, HU_LIMIT - 1).sum())
     if n_voxels:
         volume_ml = n_voxels * case.voxel_ml
         yield Observed(
@@ -194,7 +197,7 @@ def saturated(case: LoadedCase) -> Iterator[Observed]:
     """Many voxels at the highest value, or at a lowest one above air: the range was cut."""
     hist = case.histogram
     shares = {
-        "low": hist.n_at(hist.low) / hist.total if hist.low > AIR_HU + 24 else 0.0,
+        "low": hist.n_at(hist.low) / hist.total if hist.low > ABOVE_AIR_HU else 0.0,
         "high": hist.n_at(hist.high) / hist.total if hist.high < METAL_HU else 0.0,
     }
     for end, share in shares.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from monai.data import MetaTensor
-from nibabel.orientations import aff2axcodes, io_orientation
+from nibabel.orientations import aff2axcodes
 from scipy import ndimage
 
 from liver_monai.data.cases import Case
@@ -17,7 +17,15 @@ from liver_monai.data.checks.measures import Blocks, Histogram
 from liver_monai.data.transforms import with_spacing
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.nifti import DAMAGED
-from liver_monai.io.volumes import Source, is_volume_file, last_axis_first, read_mask, read_volume, require_same_grid
+from liver_monai.io.volumes import (
+    Source,
+    is_volume_file,
+    last_axis_first,
+    read_mask,
+    read_volume,
+    require_same_grid,
+    slice_axis,
+)
 from liver_monai.spec import LABELS, LIVER, TUMOR
 
 CONNECTED_BY_CORNERS = np.ones((3, 3, 3), dtype=bool)
@@ -72,7 +80,7 @@ class LoadedCase:
     @property
     def slice_axis(self) -> int:
         """The stored axis closest to foot-head."""
-        return int(np.flatnonzero(io_orientation(self.affine)[:, 0] == 2)[0])
+        return slice_axis(self.affine)
 
     @property
     def orientation(self) -> str:

@@ -19,9 +19,9 @@ AIR_HU = -1024
 """Lowest value of the Hounsfield scale as scanners store it; what is below it is padding."""
 BODY_HU = -300.0  # between air and fat
 BONE_HU = 400.0  # above contrast medium in the portal-venous phase
-METAL_HU = 3000.0
-
-_HU_LIMIT = 32768
+METAL_HU = 3000.0  # just below 3071, where CTs of 12 bits end
+HU_LIMIT = 32768
+"""Values of 16 bits run from its negative up to one less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +40,12 @@ class Histogram:
     @classmethod
     def of(cls, voxels: np.ndarray) -> Histogram:
         """Of a volume, a plane at a time."""
-        counts = np.zeros(2 * _HU_LIMIT, dtype=np.int64)
+        counts = np.zeros(2 * HU_LIMIT, dtype=np.int64)
         low, high = np.inf, -np.inf
         for plane in voxels:
             low, high = min(low, float(plane.min())), max(high, float(plane.max()))
             rounded = plane if plane.dtype.kind in "iu" else np.rint(plane)
-            shifted = np.clip(rounded, -_HU_LIMIT, _HU_LIMIT - 1).astype(np.int64) + _HU_LIMIT
+            shifted = np.clip(rounded, -HU_LIMIT, HU_LIMIT - 1).astype(np.int64) + HU_LIMIT
             counts += np.bincount(shifted.ravel(), minlength=len(counts))
         return cls(counts=counts, low=low, high=high)
 
@@ -54,17 +54,31 @@ class Histogram:
         """Voxels in all."""
         return int(self.counts.sum())
 
+    @property
+    def padding_share(self) -> float:
+        """Share of the voxels below air."""
+        return float(self._padding.sum() / self.total)
+
+    @property
+    def padding_hu(self) -> int:
+        """The value below air that most voxels have."""
+        return int(np.argmax(self._padding)) - HU_LIMIT
+
+    @property
+    def _padding(self) -> np.ndarray:
+        return self.between(-HU_LIMIT, AIR_HU - 1)
+
     def between(self, low_hu: int, high_hu: int) -> np.ndarray:
         """Counts of ``low_hu`` up to and including ``high_hu``."""
-        return self.counts[low_hu + _HU_LIMIT : high_hu + _HU_LIMIT + 1]
+        return self.counts[low_hu + HU_LIMIT : high_hu + HU_LIMIT + 1]
 
     def n_at(self, hu: float) -> int:
         """Voxels that round to this value."""
-        return int(self.counts[int(np.clip(round(hu), -_HU_LIMIT, _HU_LIMIT - 1)) + _HU_LIMIT])
+        return int(self.counts[int(np.clip(round(hu), -HU_LIMIT, HU_LIMIT - 1)) + HU_LIMIT])
 
     def percentile(self, percent: float) -> int:
         """The value that this share of all voxels does not exceed, padding left out."""
-        counts = self.between(AIR_HU, _HU_LIMIT - 1)
+        counts = self.between(AIR_HU, HU_LIMIT - 1)
         if not counts.any():
             return AIR_HU
         return AIR_HU + int(np.searchsorted(np.cumsum(counts), percent / 100 * counts.sum()))

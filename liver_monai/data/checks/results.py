@@ -55,8 +55,11 @@ def summarize(data: DataSet, findings: Sequence[Finding]) -> dict[str, Any]:
 
 
 def _case_row(report: CaseReport) -> dict[str, Any]:
-    row = {name: getattr(report, name) for name in ("case_id", "image", "label", "patient_id")}
-    return {**row, "content": report.content and report.content.digest, "figures": dict(report.figures)}
+    return {**_identity(report), "content": report.content and report.content.digest, "figures": dict(report.figures)}
+
+
+def _identity(report: CaseReport) -> dict[str, Any]:
+    return {name: getattr(report, name) for name in ("case_id", "image", "label", "patient_id")}
 
 
 def _case_file(folder: Path, case: Case) -> Path:
@@ -86,7 +89,7 @@ def _size_and_time(file: Path) -> tuple[int, int]:
 def _report_to_json(report: CaseReport) -> dict[str, Any]:
     content, thumbnail = report.content, report.thumbnail
     return {
-        **{name: getattr(report, name) for name in ("case_id", "image", "label", "patient_id")},
+        **_identity(report),
         "findings": [asdict(finding) for finding in report.findings],
         "figures": dict(report.figures),
         "content": content and [_pack(each) for each in (*content.slices, content.profiles)],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -35,17 +36,25 @@ def examine_case(case: Case) -> CaseReport:
 
 
 def _examine(loaded: LoadedCase) -> CaseReport:
-    findings = tuple(check_case(loaded))
-    is_read = not loaded.image_error
+    report = _report(loaded.case, check_case(loaded))
+    if loaded.image_error:
+        return report
+    return replace(
+        report,
+        figures=_fingerprint(loaded),
+        content=measure_content(loaded.image),
+        thumbnail=make_thumbnail(loaded.image, loaded.mask, affine=loaded.affine),
+    )
+
+
+def _report(case: Case, findings: Iterable[Finding]) -> CaseReport:
+    """What is found of a case, before anything of it is measured."""
     return CaseReport(
-        case_id=loaded.case.case_id,
-        image=str(loaded.case.image),
-        label=None if loaded.case.label is None else str(loaded.case.label),
-        patient_id=loaded.case.patient_id,
-        findings=findings,
-        figures=_fingerprint(loaded) if is_read else {},
-        content=measure_content(loaded.image) if is_read else None,
-        thumbnail=make_thumbnail(loaded.image, loaded.mask, affine=loaded.affine) if is_read else None,
+        case_id=case.case_id,
+        image=str(case.image),
+        label=None if case.label is None else str(case.label),
+        patient_id=case.patient_id,
+        findings=tuple(findings),
     )
 
 
@@ -66,7 +75,7 @@ def _fingerprint(loaded: LoadedCase) -> dict[str, object]:
         "low_hu": hist.low,
         "high_hu": hist.high,
         "percentiles_hu": {str(percent): hist.percentile(percent) for percent in (1, 25, 50, 75, 99)},
-        "padding_share": round(float(hist.between(-32768, -1025).sum() / hist.total), 5),
+        "padding_share": round(hist.padding_share, 5),
         **contrast_figures(blocks),
         **{name: round(value, 3) for name, value in offsets.items() if value is not None},
     }
@@ -80,14 +89,7 @@ def _fingerprint(loaded: LoadedCase) -> dict[str, object]:
 
 
 def _failed(case: Case, message: str) -> CaseReport:
-    finding = Finding(case_id=case.case_id, check="unreadable-image", severity="error", message=message)
-    return CaseReport(
-        case_id=case.case_id,
-        image=str(case.image),
-        label=None if case.label is None else str(case.label),
-        patient_id=case.patient_id,
-        findings=(finding,),
-    )
+    return _report(case, [Finding(case_id=case.case_id, check="unreadable-image", severity="error", message=message)])
 
 
 def _killed(case: Case) -> CaseReport:

@@ -38,13 +38,16 @@ TEMPLATE = {
     "heart": Ellipsoid((-26, 34, 114), (62, 50, 46), (0, 15, 0)),
 }
 CAVITY_MM = (125.0, 88.0)
+"""Half the width and half the depth of the chest's inside."""
 WARP_MM = 9.0
+"""How far the warp moves a point along an axis at most."""
 WARP_PITCH_MM = 55.0
 BOX_MARGIN_MM = 22.0
 """How far warp and roll can move a template point, with room for soft edges."""
 
 VERTEBRA_MM = 31.0
 RIB_MM = 27.0
+"""From one to the next, along the body."""
 CARTILAGE_RAD = 2.25
 """How far round the chest, from the spine, ribs are bone."""
 

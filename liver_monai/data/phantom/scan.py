@@ -21,6 +21,7 @@ PADDING_HU = (-1024, -1024, -2000, -3024)
 """What scanners write outside the circle they reconstruct."""
 
 BLUR_MM = 0.6
+"""Standard deviation of the scanner's blur."""
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ FIXED_HU = {
     "cortical bone": 520.0,
     "marrow": 190.0,
 }
+"""Of tissues that contrast medium does not change enough to be drawn."""
 VARIATION = 0.06
 """Relative standard deviation between patients; the liver varies more (fat, iron)."""
 

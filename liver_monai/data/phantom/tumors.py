@@ -23,6 +23,7 @@ SMALL_MM = 12.0
 """Below this radius a tumor is sharper and differs more, or soft edges and noise would leave nothing to see."""
 
 GAP_MM = 4.0
+"""Between tumors, lest two become one lesion."""
 SEARCH_MM = 4.0
 """Spacing of the grid on which room for tumors is looked for; it is not the grid of the image."""
 

@@ -9,6 +9,7 @@ import numpy as np
 from liver_monai.data.phantom.shapes import FloatArray, Segment, Vector, as_vector
 
 HILUM_MM = (24.0, 2.0, 2.0)
+"""Where the portal vein enters the liver."""
 CONFLUENCE_MM = (21.0, -20.0, 66.0)
 """Where the hepatic veins enter the vena cava, under the diaphragm."""
 

@@ -28,20 +28,13 @@ SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI
 LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 """The length of the first has two bytes, that of the others four, after two that are reserved (PS3.5, 7.1.2)."""
 HEAD_BYTES = 512
+"""Of a file: the preamble with its letters or, where there is none, the first two elements."""
 
 Open = Callable[[str], BinaryIO]
 
 UNPACKABLE = (
-    *(
-        zipfile.BadZipFile,
-        NotImplementedError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        OverflowError,
-        struct.error,
-        zlib.error,
-    ),
+    *(zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError),
+    *(OverflowError, struct.error, zlib.error),
 )
 """What zipfile raises, by turns, for what it cannot unpack."""
 
@@ -119,6 +112,11 @@ def is_dicom_file(path: Path) -> bool:
     """Whether a file is DICOM, whatever its name."""
     with path.open("rb") as file:
         return is_dicom(file)
+
+
+def may_hold_dicom(path: Path) -> bool:
+    """Whether a path that is there is a folder or a zip, into which nobody has looked, or a DICOM file."""
+    return path.is_dir() or is_zip(path) or (path.is_file() and is_dicom_file(path))
 
 
 def _visible(names: Iterable[str]) -> list[str]:

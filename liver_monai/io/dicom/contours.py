@@ -32,6 +32,7 @@ from liver_monai.io.dicom.structures import Structure, structures
 from liver_monai.io.files import whole_file
 
 LIVER_RGB, TUMOR_RGB = [0, 158, 115], [230, 80, 0]
+"""What viewers are asked to draw regions in."""
 DECIMALS = 4
 """Of coordinates in mm: more than positions in headers are exact to, and few enough for a decimal string."""
 

@@ -48,6 +48,11 @@ def do_overlap(stacks: Sequence[Sequence[Frame]]) -> bool:
     return max(stack[0] for stack in ends) < min(stack[-1] for stack in ends)
 
 
+def stack_shape(frames: Sequence[Frame]) -> tuple[int, int, int]:
+    """``(columns, rows, slices)`` of the volume that frames of one plane make."""
+    return frames[0].plane.columns, frames[0].plane.rows, len(frames)
+
+
 def place_slices(frames: Sequence[Frame], *, name: str) -> tuple[list[Frame], np.ndarray, float]:
     """Order slices and give the affine of their volume.
 

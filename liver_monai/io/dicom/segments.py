@@ -32,9 +32,8 @@ SNOMED = {
         codes.SCT.NeoplasmSecondary,
         codes.SCT.Mass,  # as in TCIA's HCC-TACE-Seg
         codes.SCT.Lesion,
-        Code(
-            "25370001", "SCT", "Hepatocellular carcinoma (morphologic abnormality)"
-        ),  # read, never written; in no DICOM list
+        # read, never written: in no DICOM list
+        Code("25370001", "SCT", "Hepatocellular carcinoma (morphologic abnormality)"),
     ),
 }
 """SegmentedPropertyTypeCode in SNOMED CT; the codes it had before 2019 (SRT) equal these."""

@@ -16,7 +16,7 @@ from liver_monai._version import __version__
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.dicom.archive import Open, open_archive
 from liver_monai.io.dicom.frames import DAMAGED, Frame
-from liver_monai.io.dicom.geometry import place_slices
+from liver_monai.io.dicom.geometry import place_slices, stack_shape
 from liver_monai.io.dicom.series import DicomVolume
 
 NAME = "liver-monai"
@@ -89,7 +89,7 @@ def read_source_images(ct: DicomVolume, *, shape: tuple[int, ...]) -> SourceImag
         InputError: a tilted series, or one that lacks a UID.
     """
     frames, affine, tilt_degrees = place_slices(ct.frames, name=str(ct))
-    own_shape = (frames[0].plane.columns, frames[0].plane.rows, len(frames))
+    own_shape = stack_shape(frames)
     if shape != own_shape:
         raise ValueError(f"mask of shape {shape} does not belong to {ct} of shape {own_shape}")
     if tilt_degrees:

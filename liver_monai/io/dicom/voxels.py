@@ -17,7 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.dicom.archive import open_archive
 from liver_monai.io.dicom.frames import DAMAGED, Frame
-from liver_monai.io.dicom.geometry import place_slices
+from liver_monai.io.dicom.geometry import place_slices, stack_shape
 from liver_monai.io.dicom.series import DicomVolume
 from liver_monai.io.limits import require_possible
 
@@ -49,9 +49,9 @@ def read_hu(volume: DicomVolume) -> tuple[np.ndarray, np.ndarray]:
     if tilt_degrees:
         logger.warning("%s: gantry tilt of %.1f degrees, kept as shear of the affine", volume, tilt_degrees)
     is_whole = all(value.is_integer() for frame in frames for value in frame.rescale)
-    plane = frames[0].plane
-    require_possible(volume, (plane.columns, plane.rows, len(frames)))
-    hu = np.empty((plane.columns, plane.rows, len(frames)), dtype=np.int16 if is_whole else np.float32)
+    shape = stack_shape(frames)
+    require_possible(volume, shape)
+    hu = np.empty(shape, dtype=np.int16 if is_whole else np.float32)
     is_inverted = False
     for z, (frame, dataset) in enumerate(_datasets(volume.path, frames)):
         hu[:, :, z] = _slice_hu(dataset, frame, volume).T
@@ -68,7 +68,7 @@ def read_values(volume: DicomVolume) -> tuple[np.ndarray, np.ndarray]:
         InputError: slices that make no volume, or pixels that cannot be decoded.
     """
     frames, affine, _ = place_slices(volume.frames, name=str(volume))
-    require_possible(volume, (frames[0].plane.columns, frames[0].plane.rows, len(frames)))
+    require_possible(volume, stack_shape(frames))
     planes = [_stored(dataset, frame, volume)[0].T for frame, dataset in _datasets(volume.path, frames)]
     return np.stack(planes, axis=-1), affine
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.files import whole_file
 from liver_monai.model.extras import import_extra
+from liver_monai.model.network import Logits
 from liver_monai.model.recipe import RECIPE_KEY
 from liver_monai.spec import OUTPUT_STRIDE
 
@@ -24,9 +25,6 @@ MAX_LOGIT_DIFFERENCE = 1e-4
 
 CHECKED_SIZES = ((2, 96, 128), (1, 160, 80))
 """Batch, height and width; neither is what the graph was exported with."""
-
-Logits = Callable[[torch.Tensor], torch.Tensor]
-"""Slabs ``(B, slab_size, H, W)`` -> logits ``(B, 3, H, W)``."""
 
 
 class OnnxNetwork:
