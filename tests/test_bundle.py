@@ -220,6 +220,17 @@ def test_a_config_that_lacks_what_others_build_on_is_named(tmp_path, name):
         copy_bundle(tmp_path / "run", tmp_path / "copy", {})
 
 
+def test_metadata_whose_input_is_none_are_named(tmp_path):
+    copy_bundle(find_bundle("mobilenet"), tmp_path / "run", {})
+    path = tmp_path / "run" / "configs" / "metadata.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["network_data_format"]["inputs"]["image"] = 3
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+    with pytest.raises(InputError, match="holds no network_data_format"):
+        override_bundle(tmp_path / "run", {"max_epochs": 3})
+
+
 @pytest.mark.parametrize("broken", ["{", "[]"])
 def test_a_config_that_is_no_config_is_named(tmp_path, broken):
     copy_bundle(find_bundle("mobilenet"), tmp_path / "run", {})

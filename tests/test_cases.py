@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from empty_files import ids, msd, touch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liver_monai.data.cases import Case, case_id_of, find_images, find_masks, patient_of
+from liver_monai.data.cases import Case, case_id_of, find_images, find_masks, natural, patient_of
 from liver_monai.data.layouts import find_cases, find_references
 from liver_monai.errors import InputError
 from liver_monai.io.dicom import DicomVolume
@@ -66,6 +67,24 @@ def test_numbers_count_as_numbers(tmp_path):
     touch(tmp_path, "a10.nii", "a9.nii", "b1.nii", "a9b.nii", "a09c2.nii")
 
     assert ids(find_images([tmp_path])) == ["a9", "a9b", "a09c2", "a10", "b1"]
+
+
+def test_numbers_may_have_more_digits_than_python_reads():
+    names = ["9" * 5000, "1" + "0" * 5000, "8", "0" * 6000 + "10"]
+
+    assert sorted(names, key=natural) == ["8", names[3], names[0], names[1]]
+
+
+@pytest.mark.parametrize(
+    "name", [b"volume-.nii", b"a\nb.nii", b"\x1b[2J.nii", b"\xff.nii", b"x" * 200 + b".nii"], ids=ascii
+)
+def test_a_name_that_results_cannot_go_by_is_refused(tmp_path, name):
+    touch(tmp_path, os.fsdecode(name), "a.nii")
+
+    with pytest.raises(InputError, match="cannot name a file; take 1 to 180 bytes") as refusal:
+        find_images([tmp_path])
+
+    assert "\n" not in str(refusal.value).removeprefix(str(tmp_path / os.fsdecode(name)))
 
 
 def test_cts_of_files_and_folders(tmp_path):

@@ -115,6 +115,11 @@ def listing(content):
         (listing(b"{}"), r"holds no labelled case"),
         (listing(b'{"training": [{"image": "a.nii"}, "b.nii"]}'), r"2 entries of 'training' lack 'image' or 'label'"),
         (listing(b'{"training": [{"image": "a.nii", "label": 3}]}'), r"1 entries of 'training' lack"),
+        (listing(b'{"training": [], "labels": [0, 1]}'), r"its 'labels' are no object of names and values"),
+        (
+            listing(b'{"file_ending": ".nii", "dataset": {"a": {"images": []}}}'),
+            r"case 'a' of 'dataset' lacks 'images'",
+        ),
     ],
 )
 def test_what_is_no_data_set_is_refused_in_one_line(tmp_path, make, rule):

@@ -144,7 +144,7 @@ def test_another_data_set_may_borrow_a_store_for_a_training(data, phantom_datase
 def test_a_store_that_cannot_be_read_is_told(tmp_path, content):
     (tmp_path / "store.json").write_text(content)
 
-    with pytest.raises(InputError, match=r"store.json: (is not JSON|lacks ').*prepare the data set again"):
+    with pytest.raises(InputError, match=r"store.json: (is not JSON|is no index of a store).*data set again"):
         open_dataset(tmp_path)
 
 

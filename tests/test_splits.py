@@ -136,6 +136,7 @@ def test_folds_of_a_file_are_taken(phantom_dataset, tmp_path):
         ("case_id,fold\nliver_000,0\nliver_001,1\n", r"gives the case 'liver_002' no fold \(2 lack one\)"),
         ("case_id,fold\nliver_000,-1\n", r"the fold of 'liver_000' is '-1'; folds are numbers from 0 on"),
         ("case_id,fold\nliver_000,\n", r"the fold of 'liver_000' is ''"),
+        ("case_id,fold\nliver_000,99999\n", r"the fold of 'liver_000' is '99999'; .* of up to 4 digits"),
         ("case_id,Fold\nliver_000,1\n", r"lacks the column fold"),
     ],
 )

@@ -162,7 +162,15 @@ def test_a_file_that_does_not_fit_is_refused_in_one_line(weights, spoil):
 
 @pytest.mark.parametrize(
     "content",
-    ["{", "[]", "{}", '{"spec": null}', '{"spec": {"encoder": "x", "colour": 1}}', '{"spec": {"slab_size": 4}}'],
+    [
+        "{",
+        "[]",
+        "[" * 10**5,
+        "{}",
+        '{"spec": null}',
+        '{"spec": {"encoder": "x", "colour": 1}}',
+        '{"spec": {"slab_size": 4}}',
+    ],
 )
 def test_a_record_that_cannot_be_read_is_refused(weights, content):
     weights.with_suffix(".json").write_text(content)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from liver_monai.errors import InputError, one_line, root_cause
+from liver_monai.errors import OF_DISKS, InputError, one_line, root_cause
 
 FAILED, SOME_FAILED = 1, 3
 """Exit codes beside 0; click itself ends with 2 when the command line is wrong."""
@@ -30,8 +30,14 @@ class Commands(click.Group):
             go_on = "run it again" if ctx.invoked_subcommand == "prepare" else "go on with --resume"
             raise click.ClickException(f"interrupted; what is finished is kept, {go_on}") from None
         except Exception as error:
-            if isinstance(root_cause(error), InputError):  # MONAI wraps what a transform or a config raises
+            cause = root_cause(error)
+            if isinstance(cause, InputError):  # MONAI wraps what a transform or a config raises
                 raise click.ClickException(one_line(error)) from error
+            if isinstance(cause, OSError) and cause.errno in OF_DISKS:
+                raise click.ClickException(
+                    f"{one_line(error)}; make room there or let it be read and written, and run the command again; "
+                    "what is finished is kept"
+                ) from error
             raise
 
 

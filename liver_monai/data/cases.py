@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ LITS_IMAGE, LITS_LABEL = "volume-", "segmentation-"
 NNUNET_VALIDATION = "fold_*/validation/*"
 PATIENT = re.compile(r"^(sub-[A-Za-z0-9]+|pat(?:ient)?[-_]?[0-9]+)(?![A-Za-z0-9])")
 """Names that tell the patient: BIDS's ``sub-07_ses-1``, ``patient7_portal``."""
+MAX_NAME_BYTES = 180
+"""Of a case_id: a file's name may have 255, and temporary ones hold those of the machine and the process, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,21 @@ class Reference:
     case_id: str
     label: Path
     image: None = None
+
+
+def require_name(case_id: str, *, source: object) -> None:
+    """Refuse a case_id that results cannot go by: in their own folder, in a table of UTF-8, on a line.
+
+    Raises:
+        InputError: names ``source`` and the rule.
+    """
+    is_text = not any(unicodedata.category(letter) in ("Cc", "Cs") for letter in case_id)  # Cs: bytes that are no UTF-8
+    is_one_name = case_id not in ("", ".", "..") and not set(case_id) & set("/\\")
+    if not (is_text and is_one_name and len(case_id.encode()) <= MAX_NAME_BYTES):
+        raise InputError(
+            f"{source}: the case_id {case_id[:80]!a} cannot name a file; take 1 to {MAX_NAME_BYTES} bytes without "
+            "/, \\ and what cannot be printed"
+        )
 
 
 def case_id_of(path: Path) -> str:
@@ -180,13 +198,14 @@ def by_case_id(files: Iterable[Path]) -> dict[str, Path]:
 
 
 def unique(cases: list[Case]) -> list[Case]:
-    """The cases themselves, of distinct case_ids.
+    """The cases themselves, of distinct case_ids that results can go by.
 
     Raises:
-        InputError: two have the same one.
+        InputError: two have the same one, or one is no name.
     """
     seen: dict[str, Path | DicomVolume] = {}
     for case in cases:
+        require_name(case.case_id, source=case.image)
         if case.case_id in seen:
             raise InputError(
                 f"{case.image} and {seen[case.case_id]} are both case '{case.case_id}', and one result would replace "
@@ -198,4 +217,5 @@ def unique(cases: list[Case]) -> list[Case]:
 
 def natural(name: str) -> list[tuple[int, str]]:
     """Sort key by which ``liver_9`` comes before ``liver_10``."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+    parts = re.split(r"(\d+)", name)
+    return [(len(part.lstrip("0")), part.lstrip("0")) if part.isdecimal() else (-1, part) for part in parts]

@@ -16,6 +16,8 @@ from liver_monai.io.tables import read_table, write_table
 
 N_FOLDS = 5
 """As nnU-Net has, so that its tables and ours are of equal parts."""
+MOST_DIGITS = 4
+"""Of a fold: as many are dealt out as the highest number says."""
 COLUMNS = ("case_id", "patient_id", "fold", "burden")
 
 
@@ -140,8 +142,11 @@ def read_fold_rows(path: Path) -> dict[str, FoldRow]:
     """
     rows = {}
     for row in read_table(path, columns=("case_id", "fold")):
-        if not row["fold"].isdecimal():
-            raise InputError(f"{path}: the fold of '{row['case_id']}' is '{row['fold']}'; folds are numbers from 0 on")
+        if not (row["fold"].isdecimal() and len(row["fold"]) <= MOST_DIGITS):
+            raise InputError(
+                f"{path}: the fold of '{row['case_id']}' is '{row['fold'][:80]}'; folds are numbers from 0 on, "
+                f"of up to {MOST_DIGITS} digits"
+            )
         rows[row["case_id"]] = FoldRow(int(row["fold"]), row.get("patient_id", ""))
     return rows
 

@@ -18,6 +18,7 @@ from liver_monai.data.cases import (
     dicom_patient,
     masks_of,
     natural,
+    require_name,
     unique,
 )
 from liver_monai.errors import InputError, one_line
@@ -164,8 +165,7 @@ def _listed_cases(path: Path) -> list[Case]:
 def _case_of(listing: Path, row: Mapping[str, Any]) -> Case:
     image, label = (_listed(listing, str(row[key])) for key in ("image", "label"))
     case_id = str(row.get("case_id") or case_id_of(image))
-    if Path(case_id).name != case_id:
-        raise InputError(f"{listing}: the case_id '{case_id}' cannot name a file; leave out / and \\")
+    require_name(case_id, source=listing)
     patient_id = str(row.get("patient_id") or "") or dicom_patient(image)
     return Case(case_id=case_id, image=image, label=label, patient_id=patient_id)
 
@@ -207,16 +207,20 @@ def _nnunet_cases(folder: Path) -> list[Case]:
         return []
     _require_our_labels(listing, content.get("labels", {}))
     if isinstance(content.get("dataset"), dict):  # names its files one by one
-        return [
-            _case_of(listing, {"case_id": case_id, "image": entry["images"][0], "label": entry["label"]})
-            for case_id, entry in content["dataset"].items()
-        ]
+        return [_nnunet_case(listing, case_id, entry) for case_id, entry in content["dataset"].items()]
     labels = {file.name.removesuffix(ending): file for file in (folder / "labelsTr").glob(f"*{ending}")}
     labels = {case_id: file for case_id, file in labels.items() if not file.name.startswith(".")}
     return [
         Case(case_id=case_id, image=_listed(folder / "imagesTr" / LISTING, f"{case_id}_0000{ending}"), label=label)
         for case_id, label in labels.items()
     ]
+
+
+def _nnunet_case(listing: Path, case_id: str, entry: Any) -> Case:
+    images, label = (entry.get("images"), entry.get("label")) if isinstance(entry, dict) else (None, None)
+    if not (isinstance(images, list) and images and label):
+        raise InputError(f"{listing}: case '{case_id}' of 'dataset' lacks 'images' or 'label'")
+    return _case_of(listing, {"case_id": case_id, "image": images[0], "label": label})
 
 
 def _lits_cases(folder: Path) -> list[Case]:
@@ -332,6 +336,8 @@ def _read_listing(listing: Path) -> dict[str, Any]:
     content = read_json(listing)
     if not isinstance(content, dict) or not isinstance(content.get("training", []), list):
         raise InputError(f"{listing}: is not MSD's dataset.json, which is an object with the list 'training'")
+    if not isinstance(content.get("labels", {}), dict):
+        raise InputError(f"{listing}: its 'labels' are no object of names and values; repair it")
     return content
 
 

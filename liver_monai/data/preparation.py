@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 from filelock import FileLock
 
-from liver_monai.data.cases import Case
+from liver_monai.data.cases import Case, unique
 from liver_monai.data.curation import CuratedCases, curated_cases
 from liver_monai.data.folds import assign_folds, join_patients, read_folds, write_folds
 from liver_monai.data.layouts import licence_note
@@ -26,13 +26,39 @@ from liver_monai.data.store import (
     store_cases,
 )
 from liver_monai.errors import InputError
-from liver_monai.io.files import write_json
+from liver_monai.io.files import read_json, write_json
 from liver_monai.processes import Pool
 from liver_monai.spec import ModelSpec
 
 INDEX, FOLDS = "store.json", "folds.csv"
 INDEX_LOCK = "index.lock"
 """Of its own, so that whoever finds all cases stored waits for nobody who prepares others."""
+INDEX_SCHEMA = {
+    "type": "object",
+    "required": ["dataset", "cases", "excluded"],
+    "properties": {
+        "dataset": {"type": "string"},
+        "excluded": {"type": "object"},
+        "cases": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["case_id", "patient_id", "image", "label", "spacing_mm", "source", "liver_ml", "tumor_ml"],
+                "properties": {
+                    **{name: {"type": "string"} for name in ("case_id", "patient_id", "image", "source")},
+                    **{name: {"type": "number"} for name in ("liver_ml", "tumor_ml")},
+                    "label": {"type": ["string", "null"]},
+                    "spacing_mm": {
+                        "type": ["array", "null"],
+                        "items": {"type": "number", "exclusiveMinimum": 0},
+                        "minItems": 3,
+                        "maxItems": 3,
+                    },
+                },
+            },
+        },
+    },
+}
 WEIGHTS_INHERIT = "Weights inherit the terms of the data they are trained on; read them before you publish any."
 
 
@@ -244,17 +270,20 @@ def _read_index(folder: Path) -> CuratedCases:
         )
         for row in index["cases"]
     ]
-    return CuratedCases(cases=cases, excluded=index["excluded"])
+    return CuratedCases(cases=unique(cases), excluded=index["excluded"])
 
 
 def _index(folder: Path) -> dict[str, Any]:
     try:
-        index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{folder / INDEX}: is not JSON ({error}); prepare the data set again") from error
-    missing = {"dataset", "cases", "excluded"} - index.keys()
-    if missing:
-        raise InputError(f"{folder / INDEX}: lacks '{min(missing)}'; prepare the data set again")
+        index: dict[str, Any] = read_json(folder / INDEX)
+        jsonschema.validate(index, INDEX_SCHEMA)
+    except jsonschema.ValidationError as error:
+        raise InputError(
+            f"{folder / INDEX}: is no index of a store ({error.json_path}: {error.message[:200]}); prepare the "
+            "data set again"
+        ) from error
+    except InputError as error:
+        raise InputError(f"{error}; prepare the data set again") from error
     return index
 
 

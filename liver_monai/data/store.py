@@ -13,7 +13,7 @@ import logging
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -34,6 +34,7 @@ from liver_monai.data.checks.content import measure_content
 from liver_monai.data.slabs import slab_indices
 from liver_monai.data.transforms import ORIENTATION, LoadImageVolumed, to_grid
 from liver_monai.errors import InputError, one_line
+from liver_monai.io.files import read_json
 from liver_monai.io.volumes import Source, files_of, last_axis_first, voxel_ml
 from liver_monai.processes import Pool, processes_for
 from liver_monai.spec import LABELS, LIVER, TUMOR, ModelSpec
@@ -46,6 +47,7 @@ FORMAT = 2
 NEEDED = frozenset(("shape", "class_counts", "lesions", "content_hash", "liver_ml", "tumor_ml", "geometry"))
 """Of a case's facts; one that lacks any is made anew."""
 FACTS, IMAGE, LABEL, REFERENCE = "case.json", "image.b2nd", "label.b2nd", "reference.b2nd"
+ARRAYS = (IMAGE, LABEL, REFERENCE)
 LOCK = "store.lock"
 
 LZ4 = {"codec": blosc2.Codec.LZ4, "clevel": 5, "nthreads": 1}
@@ -55,6 +57,11 @@ ZSTD = {"codec": blosc2.Codec.ZSTD, "clevel": 5, "nthreads": 1}
 """For what is read as a whole."""
 ONE_THREAD = {"nthreads": 1}
 """The cores are the training's."""
+
+DAMAGED = (
+    *(ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, SyntaxError, TypeError, ValueError),
+)
+"""What is raised, by turns, for facts of another kind, and by blosc2 for an array whose header makes no sense to it."""
 
 GEOMETRY = ("affine", "original_affine", "oriented_affine", "oriented_shape")
 
@@ -221,22 +228,33 @@ def open_case(case: Case, *, spec: ModelSpec, folder: str | Path) -> StoredCase:
     """A case of the store; no voxel is read.
 
     Raises:
-        InputError: it is not stored.
+        InputError: it is not stored, or what is known of it is damaged.
     """
     place = case_folder(case, spec=spec, folder=Path(folder))
     facts = _read_facts(place)
     if facts is None:
         raise InputError(f"{folder}: does not hold case '{case.case_id}' on the grid {grid_name(spec)}; prepare it")
+    try:
+        return _stored(case, place, facts)
+    except DAMAGED as error:
+        raise InputError(
+            f"{place / FACTS}: is damaged ({one_line(error)}); remove its folder and prepare the data again"
+        ) from error
+
+
+def _stored(case: Case, place: Path, facts: Mapping[str, Any]) -> StoredCase:
+    n_slices, height, width = (int(size) for size in facts["shape"])
+    class_counts = np.asarray(facts["class_counts"], dtype=np.int64).reshape(n_slices, len(LABELS))
     return StoredCase(
         case_id=case.case_id,
         patient_id=case.patient_id,
         folder=place,
-        shape=tuple(facts["shape"]),
-        class_counts=np.asarray(facts["class_counts"], dtype=np.int64).reshape(-1, len(LABELS)),
+        shape=(n_slices, height, width),
+        class_counts=class_counts,
         lesions=tuple(Lesion(**{**lesion, "centre": tuple(lesion["centre"])}) for lesion in facts["lesions"]),
         content_hash=facts["content_hash"],
-        liver_ml=facts["liver_ml"],
-        tumor_ml=facts["tumor_ml"],
+        liver_ml=float(facts["liver_ml"]),
+        tumor_ml=float(facts["tumor_ml"]),
         geometry=facts["geometry"],
     )
 
@@ -349,11 +367,12 @@ def _is_stored(case: Case, spec: ModelSpec, folder: Path) -> bool:
 def _read_facts(place: Path) -> dict[str, Any] | None:
     """What is known of a stored case, or ``None`` where it is not whole: a power cut may lose what was written last."""
     try:
-        facts: dict[str, Any] = json.loads((place / FACTS).read_text(encoding="utf-8"))
-        sizes = {name: (place / name).stat().st_size for name in facts["sizes"]}
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, RecursionError):
+        facts = read_json(place / FACTS)
+        sizes = {name: (place / name).stat().st_size for name in ARRAYS}
+    except (FileNotFoundError, NotADirectoryError, InputError):
         return None
-    return facts if sizes == facts["sizes"] and facts.keys() >= NEEDED else None
+    is_whole = isinstance(facts, dict) and facts.get("sizes") == sizes and facts.keys() >= NEEDED
+    return facts if is_whole else None
 
 
 def _write_case(case: Case, spec: ModelSpec, folder: Path) -> None:
@@ -367,7 +386,7 @@ def _write_case(case: Case, spec: ModelSpec, folder: Path) -> None:
     temporary.mkdir(parents=True)
     try:
         facts = _write_arrays(temporary, item, reference=reference)
-        sizes = {name: (temporary / name).stat().st_size for name in (IMAGE, LABEL, REFERENCE)}
+        sizes = {name: (temporary / name).stat().st_size for name in ARRAYS}
         facts = {
             "case_id": case.case_id,
             "origin": _origin(case),
@@ -436,15 +455,12 @@ def _connected(tumors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _write(path: Path, array: np.ndarray, *, cparams: dict[str, Any]) -> None:
     """A chunk holds one slice along the first axis."""
-    slice_shape = (1, *array.shape[1:])
-    blosc2.asarray(
-        np.ascontiguousarray(array),
-        chunks=slice_shape,
-        blocks=slice_shape,
-        cparams=cparams,
-        urlpath=str(path),
-        mode="w",
-    )
+    shape = (1, *array.shape[1:])
+    ordered = np.ascontiguousarray(array)
+    try:
+        blosc2.asarray(ordered, chunks=shape, blocks=shape, cparams=cparams, urlpath=str(path), mode="w")
+    except RuntimeError as error:  # all that it says of a full disk
+        raise InputError(f"its {path.name} cannot be written ({one_line(error)}); make room on the disk") from error
 
 
 def _read(path: Path, slices: slice) -> np.ndarray:
@@ -454,8 +470,7 @@ def _read(path: Path, slices: slice) -> np.ndarray:
         raise InputError(
             f"{path}: is no longer there; if its files changed and it was prepared anew, go on with --resume"
         ) from error
-    # blosc2's for what is not its own; the last is of a type that it reads as Python's literal
-    except (RuntimeError, ValueError, MemoryError, SyntaxError) as error:
+    except DAMAGED as error:
         raise InputError(
             f"{path}: is damaged ({one_line(error)}); remove its folder and prepare the data again"
         ) from error

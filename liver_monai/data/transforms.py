@@ -29,6 +29,7 @@ from monai.transforms import (
 
 from liver_monai.data.grid import to_model_grid
 from liver_monai.errors import InputError
+from liver_monai.io.limits import require_place
 from liver_monai.io.volumes import read_mask, read_volume, require_same_grid
 from liver_monai.spec import ModelSpec
 
@@ -58,9 +59,14 @@ class LoadImageVolumed(MapTransform):
 
 
 def with_spacing(volume: MetaTensor, spacing_mm: Sequence[float]) -> MetaTensor:
-    """The volume with another spacing along its own axes; first voxel and directions stay."""
+    """The volume with another spacing along its own axes; first voxel and directions stay.
+
+    Raises:
+        InputError: it is so large that no scan reaches so far.
+    """
     affine = np.asarray(volume.affine, dtype=np.float64).copy()
     affine[:3, :3] *= np.asarray(spacing_mm) / np.linalg.norm(affine[:3, :3], axis=0)
+    require_place(volume.meta["filename_or_obj"], volume.shape[1:], affine)
     affines = {name: torch.from_numpy(affine.copy()) for name in ("affine", "original_affine")}
     return MetaTensor(volume.as_tensor(), meta={**volume.meta, **affines})
 

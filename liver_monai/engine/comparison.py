@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan, nan
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from liver_monai.errors import InputError
-from liver_monai.io.files import write_json
+from liver_monai.io.files import read_json, write_json
 from liver_monai.io.tables import read_table, write_rows
 from liver_monai.scoring.compare import holm, paired_difference
 from liver_monai.scoring.measures import MEASURES
@@ -84,7 +83,7 @@ def write_comparison(rows: Sequence[dict[str, Any]], evaluations: Sequence[Evalu
 
 def _read(folder: Path, name: str) -> Evaluation:
     try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary = read_json(folder / "summary.json")
         cases = read_table(folder / "cases.csv", columns=("case_id", "error"))
         rows = {row["case_id"]: row for row in cases if not row["error"]}
         protocol = summary["protocol"]

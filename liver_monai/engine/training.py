@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ from liver_monai.data.splits import Split
 from liver_monai.data.store import process_rank
 from liver_monai.engine.device import keep_freed_memory
 from liver_monai.engine.together import first_does, is_first, is_restarted, join, note_beginning, note_end
-from liver_monai.errors import InputError, one_line, root_cause
+from liver_monai.errors import OF_DISKS, InputError, one_line, root_cause
 from liver_monai.io.record import write_record
 from liver_monai.io.volumes import Source
 from liver_monai.model.bundle import (
@@ -59,9 +58,6 @@ UNCHANGEABLE = {
     "bundle_root": OF_THE_COMMAND,
 }
 """Ids, with all below them, that no longer take effect in a resumed training or would make its weights wrong."""
-
-OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-"""What the operating system says of places that are full or may not be written to."""
 
 
 def train(

@@ -72,7 +72,10 @@ def write_volume(voxels: np.ndarray, affine: np.ndarray, out: Path) -> None:
         InputError: the format cannot hold the voxels or the geometry.
     """
     with whole_file(out) as temporary:
-        _write(voxels, affine, temporary)
+        try:
+            _write(voxels, affine, temporary)
+        except RuntimeError as error:  # ITK's
+            raise InputError(f"{out}: cannot be written; make room on the disk, or let it be written to") from error
         _check_copy(temporary, out, voxels, affine)
 
 
@@ -121,7 +124,10 @@ def _write(voxels: np.ndarray, affine: np.ndarray, path: Path) -> None:
 
 
 def _check_copy(copy: Path, out: Path, voxels: np.ndarray, affine: np.ndarray) -> None:
-    read, read_affine = read_voxels(copy)
+    try:
+        read, read_affine = read_voxels(copy)
+    except InputError as error:  # ITK writes to a full disk without a word
+        raise InputError(f"{out}: cannot be read back as it was written; make room on the disk") from error
     if read.shape != voxels.shape or not np.array_equal(read, voxels):
         raise InputError(f"{out}: the voxels read back are not those written; choose another format")
     apart_mm = corners_apart_mm(read_affine, affine, voxels.shape)

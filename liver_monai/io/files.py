@@ -64,6 +64,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):  # a full disk names no file, and the hidden one says nothing
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -100,10 +104,15 @@ def read_json(path: Path) -> Any:
     Raises:
         InputError: it is not JSON, or nests too deeply.
     """
+    return parse_json(path.read_bytes(), source=path)
+
+
+def parse_json(text: str | bytes, *, source: Path) -> Any:
+    """The content of JSON from somewhere in a file; raises as ``read_json``."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(text if isinstance(text, str) else text.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, a number of too many digits
-        raise InputError(f"{path}: is not JSON ({one_line(error)})") from error
+        raise InputError(f"{source}: is not JSON ({one_line(error)})") from error
 
 
 def files_hash(folder: Path, names: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from isal import isal_zlib
 
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.limits import MAX_PACKING, require_possible
-from liver_monai.io.nifti import UNPACKING
+from liver_monai.io.nifti import DAMAGED
 
 NRRD_SUFFIXES = (".nrrd", ".nhdr")
 META_SUFFIXES = (".mha", ".mhd")
@@ -134,7 +134,7 @@ def _require_whole(path: Path, reader: Any) -> None:
     expected = math.prod(reader.GetSize()) * np.dtype(itk_dtype(reader)).itemsize
     try:
         n_bytes = _unpacked_bytes(data, start=where.end() if is_here else 0, at_most=expected)
-    except (OSError, EOFError, UNPACKING) as error:
+    except DAMAGED as error:
         raise InputError(
             f"{path}: is damaged, its voxels cannot be unpacked ({one_line(error)}); fetch it anew"
         ) from error

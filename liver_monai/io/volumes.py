@@ -15,6 +15,7 @@ from liver_monai.io.dicom import DicomVolume, only_volume
 from liver_monai.io.dicom.archive import DICOM_SUFFIXES, is_tar, may_hold_dicom
 from liver_monai.io.dicom.geometry import place_slices, stack_shape
 from liver_monai.io.itk import ITK_SUFFIXES, itk_affine, itk_dtype, itk_shape, itk_voxels, open_itk
+from liver_monai.io.limits import require_place
 from liver_monai.io.nifti import NIFTI_SUFFIXES, is_nifti, nifti_shape, nifti_voxels, open_nifti
 from liver_monai.spec import LABELS
 
@@ -211,13 +212,7 @@ def _found(source: Source) -> Path | DicomVolume:
 def _placing(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
     """The affine in float64, if it does what an affine is for."""
     affine = np.asarray(affine, dtype=np.float64)
-    if min(shape) < 1:
-        raise InputError(f"{path}: has the shape {shape}; a CT has three dimensions of one voxel at least")
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise InputError(
-            f"{path}: its affine {affine[:3].tolist()} does not place voxels in space; "
-            "every axis needs a finite direction and a spacing above 0 mm. Repair the header."
-        )
+    require_place(path, shape, affine)
     return affine
 
 

@@ -12,7 +12,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from liver_monai.errors import InputError, one_line
-from liver_monai.io.files import whole_file
+from liver_monai.io.files import read_json, whole_file
 from liver_monai.model.bundle import SHIPPED, copy_bundle, read_spec
 from liver_monai.model.network import build_network
 from liver_monai.model.torchscript import torchscript
@@ -118,7 +118,7 @@ def _shareable(path: Path) -> bytes:
     """A file's content, without the place where the training data lay."""
     if path.name != "train.json":
         return path.read_bytes()
-    return json.dumps({**json.loads(path.read_text(encoding="utf-8")), "dataset_dir": ""}, indent=2).encode()
+    return json.dumps({**read_json(path), "dataset_dir": ""}, indent=2).encode()
 
 
 def torchscript_of(bundle: Path) -> bytes:
@@ -144,7 +144,7 @@ def _files(bundle: Path) -> None:
 
 
 def _metadata(bundle: Path) -> None:
-    metadata = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    metadata = read_json(bundle / "configs" / "metadata.json")
     missing = [name for name in METADATA if name not in metadata]
     if missing:
         raise InputError(f"configs/metadata.json: lacks {', '.join(missing)}")

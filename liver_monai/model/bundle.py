@@ -134,7 +134,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise InputError(f"--set {text}: expected id=value, such as --set learning_rate=0.0005")
     try:
         return name, json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # ValueError: also a number of too many digits
         return name, value
 
 
@@ -202,6 +202,8 @@ def _describe_channels(bundle: Path, configs: Mapping[str, Any]) -> None:
         image, pred = formats["inputs"]["image"], formats["outputs"]["pred"]
     except (KeyError, TypeError) as error:
         raise InputError(f"{bundle}: configs/metadata.json holds no network_data_format; see bundle verify") from error
+    if not (isinstance(image, dict) and isinstance(pred, dict)):
+        raise InputError(f"{bundle}: configs/metadata.json holds no network_data_format of channels; see bundle verify")
     shown = [f"slice {z:+d}" for z in offsets(spec.slab_size)]
     of_slices = [""] if spec.output_slices == 1 else [f" of slice {z:+d}" for z in offsets(spec.output_slices)]
     segmented = [f"{name}{of_slice}" for of_slice in of_slices for name in LABELS.values()]

@@ -16,6 +16,7 @@ from typing import Any
 import jsonschema
 
 from liver_monai.errors import InputError, one_line
+from liver_monai.io.files import parse_json, read_json
 from liver_monai.spec import LABELS, OUTPUT_STRIDE, ModelSpec, offsets
 
 RECIPE_KEY = "liver_monai_recipe"
@@ -101,7 +102,7 @@ def read_recipe(text: str, path: Path) -> Recipe:
         InputError: not JSON, or not as ``recipe.schema.json`` has it; names ``path`` and the first fault.
     """
     try:
-        content = json.loads(text)
+        content = parse_json(text, source=path)
         _validator().validate(content)
         preprocessing, inference, postprocessing = (
             content[name] for name in ("preprocessing", "inference", "postprocessing")
@@ -123,7 +124,7 @@ def read_recipe(text: str, path: Path) -> Recipe:
         if recipe.to_json() != content:  # what a schema cannot say, such as slabs that are not around their centre
             raise InputError("slab_offsets or output_offsets are not those of neighbouring slices around the centre")
         return recipe
-    except (json.JSONDecodeError, jsonschema.ValidationError, InputError) as error:
+    except (jsonschema.ValidationError, InputError) as error:
         where = getattr(error, "json_path", "$").removeprefix("$").removeprefix(".")
         what = error.message if isinstance(error, jsonschema.ValidationError) else one_line(error)
         raise InputError(
@@ -134,4 +135,4 @@ def read_recipe(text: str, path: Path) -> Recipe:
 
 @cache
 def _validator() -> Any:
-    return jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
+    return jsonschema.Draft202012Validator(read_json(SCHEMA))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 
 from liver_monai.errors import InputError, one_line, some
-from liver_monai.io.files import file_hash, whole_file, write_json
+from liver_monai.io.files import file_hash, read_json, whole_file, write_json
 from liver_monai.spec import ModelSpec
 
 logger = logging.getLogger(__name__)
@@ -80,7 +79,7 @@ def load_initial_weights(network: torch.nn.Module, source: str | Path, *, spec: 
         seen = "; ".join(f"{name} {was} -> {now}" for name, (now, was) in spec.differences(trained).items())
         logger.warning(f"warning: {path} was trained under another spec ({seen}); the network must learn that anew")
     record = path.with_suffix(".json")
-    facts = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    facts = read_json(record) if record.is_file() else {}
     return {**facts, "path": str(path.resolve()), "sha256": file_hash(path)}
 
 
@@ -136,7 +135,7 @@ def _trained_under(path: Path) -> ModelSpec | None:
 def _read_record(record: Path) -> tuple[ModelSpec, str | None]:
     """The spec that weights were trained under, and the SHA-256 of their file."""
     try:
-        facts = json.loads(record.read_text(encoding="utf-8"))
+        facts = read_json(record)
         return ModelSpec(**facts["spec"]), facts.get("sha256")
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(

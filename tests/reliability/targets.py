@@ -13,6 +13,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813  # the library's own spelling
 import torch
 from dicom_export import export
+from monai.data import MetaTensor
 
 from liver_monai.data.cases import Case, find_images
 from liver_monai.data.checks.loaded import LoadedCase
@@ -21,6 +22,7 @@ from liver_monai.data.curation import read_excludes, read_spacing_overrides
 from liver_monai.data.folds import read_fold_rows
 from liver_monai.data.layouts import find_cases, find_references
 from liver_monai.data.preparation import open_dataset, prepare
+from liver_monai.data.slices import ModelSlices
 from liver_monai.data.splits import split_dataset
 from liver_monai.data.store import build_store
 from liver_monai.io.files import file_hash, write_json
@@ -96,10 +98,17 @@ def read_image(name: str) -> Callable[[Path], None]:
         assert tuple(volume.shape[1:]) == header.shape
         assert torch.isfinite(volume.as_tensor().float()).all()
         assert np.isfinite(volume.affine.numpy()).all()
+        look_as_a_network(volume)
         write_mask(np.zeros(header.shape, np.uint8), folder / "out" / "mask.nii.gz", ct=path)
         assert read_mask(folder / "out" / "mask.nii.gz").shape == volume.shape
 
     return read
+
+
+def look_as_a_network(volume: MetaTensor) -> None:
+    """The model grid is as large as the header says that a scan is."""
+    slices = ModelSlices(volume, SPEC)
+    assert torch.isfinite(slices.slab(slices.shape[2] // 2)).all()
 
 
 def write_mask_file(folder: Path) -> list[Path]:
@@ -131,6 +140,7 @@ def read_dicom(folder: Path) -> None:
     for case in find_images([folder]):
         volume = read_volume(case.image)
         assert torch.isfinite(volume.as_tensor().float()).all()
+        look_as_a_network(volume)
 
 
 # Texts
@@ -157,11 +167,14 @@ def write_dataset(folder: Path) -> list[Path]:
     write_json(folder / "dataset.json", content)
     write_table(folder / "list.csv", [(f"imagesTr/{name}.nii", f"labelsTr/{name}.nii", name) for name in "abc"],
                 columns=("image", "label", "case_id"))  # fmt: skip
-    return [folder / "dataset.json", folder / "list.csv"]
+    files = {name: {"images": [f"../imagesTr/{name}.nii"], "label": f"../labelsTr/{name}.nii"} for name in "abc"}
+    (folder / "nnunet").mkdir()
+    write_json(folder / "nnunet" / "dataset.json", {"labels": {"liver": 1}, "file_ending": ".nii", "dataset": files})
+    return [folder / "dataset.json", folder / "list.csv", folder / "nnunet" / "dataset.json"]
 
 
 def read_dataset(folder: Path) -> None:
-    for each in (folder, folder / "list.csv"):
+    for each in (folder, folder / "list.csv", folder / "nnunet"):
         for case in find_cases(each):
             assert case.image.exists()
             assert case.case_id not in ("", ".", "..")
@@ -201,7 +214,7 @@ def read_weights(folder: Path) -> None:
 
 
 def write_store(folder: Path) -> list[Path]:
-    (folder / "data").mkdir()
+    (folder / "data").mkdir(parents=True)
     write_dataset(folder / "data")
     prepare(folder / "data", spec=SPEC, out=folder / "store", pool=ALONE, say=lambda _: None)
     return sorted(file for file in (folder / "store").rglob("*") if file.is_file() and file.suffix != ".lock")

@@ -16,12 +16,14 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom import config
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 from refusals import assert_refused
 from targets import TARGETS, read_dicom
 
 from liver_monai.errors import InputError
 from liver_monai.io.dicom.series import find_dicom_volumes
+from liver_monai.io.files import read_json, write_json
 from liver_monai.io.limits import MAX_DEFLATED_BYTES
 from liver_monai.io.volumes import read_header, read_volume
 from liver_monai.model.bundle import read_config
@@ -117,6 +119,27 @@ def test_a_data_type_that_nifti_does_not_know_is_refused(tmp_path):
     refused_within_bounds(path, r"ct\.nii.*data type 8194 is none of NIfTI's")
 
 
+@pytest.mark.parametrize(
+    ("row", "values", "rule"),
+    [
+        (2, (0, -3.4e38, 3, 0), "does not place voxels"),
+        (0, (-2, 0, float("nan"), 0), "does not place voxels"),
+        (0, (-2, 300, 0, 0), "does not place voxels"),
+        (2, (0, 0, 3, 1e30), "does not place voxels"),
+        (2, (0, 0, 600, 0), r"is 4800 mm long by its header, .* up to 4000"),
+    ],
+    ids=str,
+)
+def test_an_affine_that_places_nothing_takes_no_memory(tmp_path, row, values, rule):
+    path = whole(tmp_path, "nifti")
+    content = bytearray(path.read_bytes())
+    content[280 + 16 * row : 296 + 16 * row] = np.array(values, dtype="<f4").tobytes()
+    path.write_bytes(content)
+
+    for read in (read_volume, read_header):
+        refused_within_bounds(path, rf"ct\.nii: .*{rule}", read=read)
+
+
 @pytest.mark.parametrize("field", [b"space: " + b"[" * 3000, b"a" * 1000, b"foo: k:=" + b"9" * 1000], ids=len)
 def test_a_field_that_would_end_the_process_is_refused(tmp_path, field):
     """NrrdIO writes beyond its buffer when it names what it refuses."""
@@ -144,6 +167,13 @@ def test_a_packed_metaimage_with_a_bit_flipped_is_no_ct(tmp_path, at):
     path.write_bytes(content)
 
     assert_refused(path, "is damaged, its voxels cannot be unpacked|is damaged, it holds")
+
+
+def test_the_voxels_of_a_metaimage_lie_in_a_file_that_has_a_name(tmp_path):
+    path = whole(tmp_path, "mha packed")
+    path.write_bytes(path.read_bytes().replace(b"= LOCAL", b"= a\0b"))
+
+    assert_refused(path, "cannot be unpacked|cannot be read")
 
 
 @pytest.mark.parametrize("n_bytes", [100, 1919, 1921, 5000])
@@ -199,6 +229,19 @@ def test_dicom_sizes_that_lie_are_refused_with_the_headers(tmp_path, lie):
     refused_within_bounds(files[0].parent, "cannot be read", read=find_dicom_volumes)
 
 
+@pytest.mark.parametrize("value", ["nan", "1e30"])
+@pytest.mark.parametrize("keyword", ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope"])
+def test_dicom_numbers_that_are_none_are_refused_with_the_headers(tmp_path, keyword, value):
+    file = TARGETS["dicom folder"].write(tmp_path)[3]
+    dataset = pydicom.dcmread(file)
+    n_values = 1 if keyword == "RescaleSlope" else len(dataset[keyword].value)
+    with config.disable_value_validation():
+        dataset[dataset[keyword].tag] = pydicom.DataElement(dataset[keyword].tag, "LO", "\\".join([value] * n_values))
+        dataset.save_as(file)
+
+    refused_within_bounds(file.parent, f"header cannot be read .*{keyword}", read=find_dicom_volumes)
+
+
 def test_a_deflated_dicom_file_is_not_unpacked_without_end(tmp_path):
     file = TARGETS["dicom folder"].write(tmp_path)[0]
     dataset = pydicom.dcmread(file)
@@ -215,6 +258,57 @@ def test_json_that_nests_or_counts_too_far_is_refused(tmp_path, text):
 
     with pytest.raises(InputError, match=r"train\.json: is not JSON"):
         read_config(tmp_path / "train.json")
+
+
+# Stores
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "rule"),
+    [
+        ("case_id", "../../out", "cannot name a file"),
+        ("case_id", "9" * 5000, "cannot name a file"),
+        ("case_id", None, "is no index of a store"),
+        ("image", 3, "is no index of a store"),
+        ("spacing_mm", [0, 1, 1], "is no index of a store"),
+    ],
+    ids=lambda value: str(value)[:10],
+)
+def test_a_store_names_no_case_that_lies_outside(tmp_path, key, value, rule):
+    TARGETS["store"].write(tmp_path / "room")
+    index = tmp_path / "room" / "store" / "store.json"
+    content = read_json(index)
+    content["cases"][0][key] = value
+    write_json(index, content)
+
+    with pytest.raises(InputError, match=rule):
+        TARGETS["store"].read(tmp_path / "room")
+
+    assert list(tmp_path.iterdir()) == [tmp_path / "room"]
+
+
+def test_a_stored_case_is_made_of_its_own_files_alone(tmp_path):
+    """What its facts list elsewhere is not looked at: they are as if they were not there."""
+    facts = next(file for file in TARGETS["store"].write(tmp_path) if file.name == "case.json")
+    content = read_json(facts)
+    write_json(facts, {**content, "sizes": {**content["sizes"], "../" * 9 + "etc/passwd": 1, "9" * 5000: 1}})
+
+    TARGETS["store"].read(tmp_path)
+
+    assert read_json(facts) == content
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"shape": "x"}, {"shape": None}, {"lesions": [3]}, {"class_counts": [[10**30, 0, 0]]}, {"liver_ml": "x"}],
+    ids=str,
+)
+def test_facts_of_a_stored_case_that_are_damaged_are_told(tmp_path, damage):
+    facts = next(file for file in TARGETS["store"].write(tmp_path) if file.name == "case.json")
+    write_json(facts, {**read_json(facts), **damage})
+
+    with pytest.raises(InputError, match=r"case\.json: is damaged .*prepare the data again"):
+        TARGETS["store"].read(tmp_path)
 
 
 def test_a_unit_and_a_quaternion_that_nobody_knows_are_no_crash(tmp_path, cli):

@@ -71,6 +71,8 @@ HEADER = (
 )
 """All that is kept of a header: nothing of it names the patient."""
 
+MAX_NUMBER = 1e9
+"""Millimetres, cosines, slope and intercept are far below; NaN is below nothing."""
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 META_BYTES = 2048
 """The transfer syntax stands in these: preamble and meta information."""
@@ -185,6 +187,8 @@ class _Parts:
         values = tuple(float(each) for each in (value if isinstance(value, MultiValue) else [value]))
         if len(values) != count:
             raise ValueError(f"{keyword} has {len(values)} values, not {count}")
+        if not all(abs(each) < MAX_NUMBER for each in values):
+            raise ValueError(f"{keyword} is {values}, which no CT has")
         return values
 
     def text(self, keyword: str) -> str:

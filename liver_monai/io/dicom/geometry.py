@@ -9,6 +9,7 @@ import numpy as np
 
 from liver_monai.errors import InputError
 from liver_monai.io.dicom.frames import Frame, Plane
+from liver_monai.io.limits import require_place
 
 SLICE_TOLERANCE_MM = 0.1
 """A slice may lie this far from its place on the regular grid: positions are rounded in headers, and a tenth of a
@@ -85,8 +86,10 @@ def place_slices(frames: Sequence[Frame], *, name: str) -> tuple[list[Frame], np
     affine = np.eye(4)
     between_rows_mm, between_columns_mm = frames[0].plane.spacing_mm
     affine[:3] = np.column_stack([row * between_columns_mm, column * between_rows_mm, step, positions[0]])
+    affine = LPS_TO_RAS @ affine
+    require_place(name, (frames[0].plane.columns, frames[0].plane.rows, len(frames)), affine)
     leans = np.linalg.norm(np.cross(step, normal)) * (len(positions) - 1) > SLICE_TOLERANCE_MM
-    return ordered, LPS_TO_RAS @ affine, tilt_degrees if leans else 0.0
+    return ordered, affine, tilt_degrees if leans else 0.0
 
 
 def _directions(plane: Plane, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -104,8 +107,6 @@ def _directions(plane: Plane, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _check_positions(positions: np.ndarray, normal: np.ndarray, name: str) -> None:
     """Slices must lie on a line, evenly: ``positions`` ``(n, 3)`` are in order."""
-    if not np.isfinite(positions).all():
-        raise InputError(f"{name}: an ImagePositionPatient is not finite")
     gaps_mm = np.diff(positions @ normal)
     axis = int(np.abs(normal).argmax())
     along = positions[:, axis]
