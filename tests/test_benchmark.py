@@ -393,8 +393,8 @@ def modified(folder):
 def test_a_benchmark_that_is_killed_goes_on_and_shows_the_leak(cli, patients, own_bundles, tmp_path):
     out = tmp_path / "out"
     command = ["benchmark", "--data", patients, "-o", out, "--bundle", "mobilenet", "--bundle", own_bundles / "flat",
-               "--bundle", own_bundles / "broken", "--folds", N_FOLDS, "--epochs", EPOCHS, "--show-leak", "--json",
-               *(text for item in SETTINGS.items() for text in ("--set", "{}={}".format(*item)))]  # fmt: skip
+               "--bundle", own_bundles / "broken", "--trust-bundle", "--folds", N_FOLDS, "--epochs", EPOCHS,
+               "--show-leak", "--json", *(text for item in SETTINGS.items() for text in ("--set", "{}={}".format(*item)))]  # fmt: skip
     script = "from liver_monai.cli import main; main()"
     begun = [sys.executable, "-c", script, *map(str, command)]
     with subprocess.Popen(begun, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:

@@ -128,7 +128,7 @@ def test_a_file_that_may_not_be_read_fails_alone(sound, trained_run, tmp_path):
 
     assert done.returncode == SOME_FAILED, done.stderr
     assert [row["status"] for row in json.loads(done.stdout)] == ["failed", "done"]
-    assert str(locked) in json.loads(done.stdout)[0]["error"]
+    assert locked.name in json.loads(done.stdout)[0]["error"]
 
 
 # Kills

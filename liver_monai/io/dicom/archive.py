@@ -34,7 +34,7 @@ Open = Callable[[str], BinaryIO]
 
 UNPACKABLE = (
     *(zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError),
-    *(OverflowError, struct.error, zlib.error),
+    *(OverflowError, UnicodeDecodeError, struct.error, zlib.error),
 )
 """What zipfile raises, by turns, for what it cannot unpack."""
 
