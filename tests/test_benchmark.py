@@ -394,7 +394,8 @@ def test_a_benchmark_that_is_killed_goes_on_and_shows_the_leak(cli, patients, ow
     out = tmp_path / "out"
     command = ["benchmark", "--data", patients, "-o", out, "--bundle", "mobilenet", "--bundle", own_bundles / "flat",
                "--bundle", own_bundles / "broken", "--trust-bundle", "--folds", N_FOLDS, "--epochs", EPOCHS,
-               "--show-leak", "--json", *(text for item in SETTINGS.items() for text in ("--set", "{}={}".format(*item)))]  # fmt: skip
+               "--show-leak", "--json",
+               *(text for item in SETTINGS.items() for text in ("--set", "{}={}".format(*item)))]  # fmt: skip
     script = "from liver_monai.cli import main; main()"
     begun = [sys.executable, "-c", script, *map(str, command)]
     with subprocess.Popen(begun, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
