@@ -222,6 +222,23 @@ def test_a_tar_is_refused_with_the_way_out(tmp_path, phantom):
             read(archive)
 
 
+def test_a_zip_too_damaged_to_be_listed_is_a_case_that_fails_alone(tmp_path, phantom):
+    folder = write(tmp_path / "ct", ct_slices(*phantom))
+    studies = tmp_path / "studies"
+    shutil.make_archive(str(studies / "sound"), "zip", folder)
+    damaged = studies / "damaged.zip"
+    damaged.write_bytes((studies / "sound.zip").read_bytes()[:-100])
+
+    images = {case.case_id: case.image for case in find_images([studies])}
+
+    assert len(images) == 2
+    assert images.pop("damaged") == damaged
+    assert find_images([damaged])[0].image == damaged
+    with pytest.raises(InputError, match=r"damaged\.zip: cannot be unpacked"):
+        read_volume(damaged)
+    assert_same(read_volume(*images.values()), *phantom)
+
+
 # what a folder holds
 
 

@@ -172,17 +172,31 @@ def _images_of(path: str | Path, *, series: str | None = None) -> Sequence[Path 
 
 def _dicom_file_volumes(path: Path, *, series: str | None) -> Sequence[Path | DicomVolume]:
     """The volumes of a zip or a multi-frame file; any other file is read as it is, and refused by its reader."""
-    if may_hold_dicom(path):
-        volumes = find_dicom_volumes(path) or [only_volume(path)]  # which tells why there is none
-        return choose_volumes(volumes, series) if series else volumes
-    return [path]
+    if not may_hold_dicom(path):
+        return [path]
+    volumes, damaged = _listed_volumes([path])
+    if damaged:
+        return damaged
+    volumes = volumes or [only_volume(path)]  # which tells why there is none
+    return choose_volumes(volumes, series) if series else volumes
 
 
-def _dicom_volumes(folder: Path, *, series: str | None) -> list[DicomVolume]:
-    volumes = find_dicom_volumes(folder)
-    for archive in sorted(file for file in folder.rglob("*") if is_zip(file) and not file.name.startswith(".")):
-        volumes += find_dicom_volumes(archive)
-    return choose_volumes(volumes, series) if series and volumes else volumes
+def _dicom_volumes(folder: Path, *, series: str | None) -> Sequence[Path | DicomVolume]:
+    archives = sorted(file for file in folder.rglob("*") if is_zip(file) and not file.name.startswith("."))
+    volumes, damaged = _listed_volumes([folder, *archives])
+    return [*(choose_volumes(volumes, series) if series and volumes else volumes), *damaged]
+
+
+def _listed_volumes(paths: Sequence[Path]) -> tuple[list[DicomVolume], list[Path]]:
+    """Their volumes, and those that are too damaged to be listed: cases, too, which fail alone and by name."""
+    volumes: list[DicomVolume] = []
+    damaged: list[Path] = []
+    for path in paths:
+        try:
+            volumes += find_dicom_volumes(path)
+        except InputError:  # said again by who reads its voxels
+            damaged.append(path)
+    return volumes, damaged
 
 
 def _cts_among(files: Iterable[Path]) -> list[Path]:
