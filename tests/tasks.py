@@ -27,3 +27,9 @@ def square_slowly(number):
 
 def told_of_kill(*task):
     return "killed", *task
+
+
+def leave_a_file(path):
+    """In a moment."""
+    time.sleep(0.3)
+    Path(path).touch()

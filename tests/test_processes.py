@@ -9,9 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
+import tasks as tasks_module
+from click.testing import CliRunner
 from filelock import FileLock
 
+from liver_monai.cli.terminal import Commands
 from liver_monai.cluster import open_cluster
 from liver_monai.processes import ALONE, Processes
 
@@ -99,3 +103,24 @@ def test_no_process_outlives_the_one_that_started_it_however_that_ends(tmp_path,
         with FileLock(held.with_suffix(".lock"), timeout=10):
             pass
     assert len(list(tmp_path.glob("*.held"))) == 2  # nobody went on to the third task
+
+
+def test_an_interruption_while_a_result_is_told_does_not_wait_for_all_tasks(tmp_path):
+    """The processes are then held by a generator that waits, and by the interruption's own traceback."""
+
+    @click.group(cls=Commands)
+    def main():
+        pass
+
+    @main.command()
+    def work():
+        tasks = [(str(tmp_path / str(number)),) for number in range(40)]
+        for _ in Processes(2).results(tasks_module.leave_a_file, tasks, killed=tasks_module.told_of_kill):
+            raise KeyboardInterrupt
+
+    result = CliRunner().invoke(main, ["work"])
+
+    assert "interrupted" in result.output
+    n_done = len(list(tmp_path.iterdir()))
+    time.sleep(1.5)
+    assert len(list(tmp_path.iterdir())) == n_done

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from traceback import clear_frames
 from typing import Any
 
 import click
@@ -26,7 +27,8 @@ class Commands(click.Group):
         """Run a command."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
+            clear_frames(interrupt.__traceback__)  # whoever holds processes ends them now, not after all of their tasks
             go_on = "run it again" if ctx.invoked_subcommand == "prepare" else "go on with --resume"
             raise click.ClickException(f"interrupted; what is finished is kept, {go_on}") from None
         except Exception as error:
