@@ -106,7 +106,10 @@ def test_no_process_outlives_the_one_that_started_it_however_that_ends(tmp_path,
 
 
 def test_an_interruption_while_a_result_is_told_does_not_wait_for_all_tasks(tmp_path):
-    """The processes are then held by a generator that waits, and by the interruption's own traceback."""
+    """The generator that holds the processes is a comprehension's variable, which the interruption's traceback keeps."""
+
+    def tell(_: object) -> None:
+        raise KeyboardInterrupt
 
     @click.group(cls=Commands)
     def main():
@@ -115,8 +118,8 @@ def test_an_interruption_while_a_result_is_told_does_not_wait_for_all_tasks(tmp_
     @main.command()
     def work():
         tasks = [(str(tmp_path / str(number)),) for number in range(40)]
-        for _ in Processes(2).results(tasks_module.leave_a_file, tasks, killed=tasks_module.told_of_kill):
-            raise KeyboardInterrupt
+        results = Processes(2).results(tasks_module.leave_a_file, tasks, killed=tasks_module.told_of_kill)
+        return [tell(result) for result in results]
 
     result = CliRunner().invoke(main, ["work"])
 
