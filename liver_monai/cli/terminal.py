@@ -32,6 +32,7 @@ class Commands(click.Group):
             go_on = "run it again" if ctx.invoked_subcommand == "prepare" else "go on with --resume"
             raise click.ClickException(f"interrupted; what is finished is kept, {go_on}") from None
         except Exception as error:
+            clear_frames(error.__traceback__)  # as above
             cause = root_cause(error)
             if isinstance(cause, InputError):  # MONAI wraps what a transform or a config raises
                 raise click.ClickException(one_line(error)) from error
