@@ -106,7 +106,7 @@ def test_no_process_outlives_the_one_that_started_it_however_that_ends(tmp_path,
 
 
 def test_an_interruption_while_a_result_is_told_does_not_wait_for_all_tasks(tmp_path):
-    """The generator that holds the processes is a comprehension's variable, which the interruption's traceback keeps."""
+    """The generator that holds the processes is a comprehension's variable, which the traceback keeps."""
 
     def tell(_: object) -> None:
         raise KeyboardInterrupt
