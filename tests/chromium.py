@@ -92,7 +92,10 @@ class Browser:
 
 @contextmanager
 def chromium(width: int = 1280, height: int = 900) -> Iterator[Browser]:
-    """A browser with a page of this size; the test is skipped where there is none."""
+    """A browser with a page of this size; the test is skipped where there is none.
+
+    No package of Python's brings a browser along; what pages hold is tested without one, too.
+    """
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None or shutil.which("bash") is None:
         pytest.skip("no Chromium to open the page with")

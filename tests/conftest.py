@@ -114,7 +114,8 @@ def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callabl
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """Folder of real scans, for reading only."""
+    """Folder of real scans, for reading only. They are patients', so that the repository cannot hold them: without the
+    variable the test is skipped."""
     folder = os.environ.get(REAL_DATA_VARIABLE)
     if not folder:
         pytest.skip(f"{REAL_DATA_VARIABLE} names no folder of real scans")

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 from dicom_export import compress, ct_slices, localizer, write
 from nibabel.affines import apply_affine
 from pydicom.uid import generate_uid

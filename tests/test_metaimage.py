@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813  # the library's own spelling
+import SimpleITK as sitk
 from refusals import assert_refused
 
 from liver_monai.io.volumes import read_volume

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,8 +18,8 @@ class OnGpu:
     """A network on a GPU, in the order of memory and the precision that are fastest there; logits are float32."""
 
     def __init__(self, network: torch.nn.Module, device: torch.device) -> None:
-        # torch documents memory_format, but none of the overloads of Module.to has it
-        self.network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        placed: Any = network.to(device)  # no overload of Module.to has memory_format, which torch documents
+        self.network = placed.to(memory_format=torch.channels_last)
         self.device = device
 
     def __call__(self, slabs: torch.Tensor) -> torch.Tensor:

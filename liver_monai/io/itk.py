@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813  # sitk is its documentation's name for it
+import SimpleITK as sitk
 from isal import isal_zlib
 
 from liver_monai.errors import InputError, one_line

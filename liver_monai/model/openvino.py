@@ -24,8 +24,8 @@ def import_openvino() -> Any:
     Raises:
         InputError: it is not installed.
     """
-    # Python's import takes None for "not to be found" (reference, 5.3.1); typeshed has modules only
-    sys.modules.setdefault(REPORTER, None)  # type: ignore[arg-type]
+    loaded: dict[str, Any] = sys.modules
+    loaded.setdefault(REPORTER, None)  # which import takes for "not to be found" (Python's reference, 5.3.1)
     return import_extra("openvino", extra="openvino")
 
 

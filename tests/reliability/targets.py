@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813  # the library's own spelling
+import SimpleITK as sitk
 import torch
 from dicom_export import export
 from monai.data import MetaTensor

@@ -37,7 +37,7 @@ def scans(tmp_path_factory):
 
 @pytest.fixture
 def no_network(monkeypatch):
-    """A socket, once asked for, ends the command."""
+    """A socket, once asked for, ends the command: nothing of ours is replaced, only the way out of the process."""
 
     def refuse(*_, **__):
         raise AssertionError("a socket was opened")

@@ -24,7 +24,7 @@ from targets import TARGETS, read_dicom
 from liver_monai.errors import InputError
 from liver_monai.io.dicom.series import find_dicom_volumes
 from liver_monai.io.files import read_json, write_json
-from liver_monai.io.limits import MAX_DEFLATED_BYTES
+from liver_monai.io.limits import MAX_DEFLATED_BYTES, MAX_MEMBER_BYTES
 from liver_monai.io.volumes import read_header, read_volume
 from liver_monai.model.bundle import read_config
 
@@ -185,13 +185,14 @@ def test_a_packed_metaimage_holds_as_much_as_it_says(tmp_path, n_bytes):
     assert_refused(path, r"is damaged, it holds \d+ bytes of voxels instead of 1920")
 
 
-def test_a_zip_that_would_unpack_to_too_much_is_not_unpacked(tmp_path, monkeypatch):
+def test_a_zip_that_would_unpack_to_too_much_is_not_unpacked(tmp_path):
     path = tmp_path / "bomb.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.dcm", bytes(10**6))
-    monkeypatch.setattr("liver_monai.io.dicom.archive.MAX_MEMBER_BYTES", 10**5)
+    size, too_much = ((n_bytes).to_bytes(4, "little") for n_bytes in (10**6, MAX_MEMBER_BYTES + 1))
+    path.write_bytes(path.read_bytes().replace(size, too_much))
 
-    refused_within_bounds(path, r"bomb\.zip: would unpack to 1000000 bytes", read=find_dicom_volumes)
+    refused_within_bounds(path, rf"bomb\.zip: would unpack to {MAX_MEMBER_BYTES + 1} bytes", read=find_dicom_volumes)
 
 
 def test_a_member_that_is_longer_than_it_says_is_not_unpacked_further(tmp_path):

@@ -8,7 +8,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -33,10 +33,10 @@ HEAD_BYTES = 512
 Open = Callable[[str], BinaryIO]
 
 UNPACKABLE = (
-    *(zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError),
-    *(OverflowError, UnicodeDecodeError, struct.error, zlib.error),
+    *(zipfile.BadZipFile, RuntimeError, EOFError, OSError, OverflowError, UnicodeDecodeError),
+    *(struct.error, zlib.error),
 )
-"""What zipfile raises, by turns, for what it cannot unpack."""
+"""What zipfile raises, by turns, for what it cannot unpack; RuntimeError for what is encrypted or packed otherwise."""
 
 
 @contextmanager
@@ -66,8 +66,9 @@ def open_archive(path: Path) -> Iterator[tuple[list[str], Open]]:
 
 def is_locked(path: Path) -> bool:
     """Whether it is a folder whose permissions forbid to look into it: to search it would find nothing, silently."""
-    # below a folder that is locked itself Path.is_dir raises, where this is False
-    return os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK)  # noqa: PTH112
+    with suppress(PermissionError):  # of what lies below such a folder, which is told of itself
+        return path.is_dir() and not os.access(path, os.R_OK | os.X_OK)
+    return False
 
 
 def is_zip(path: Path) -> bool:

@@ -81,7 +81,10 @@ DAMAGED = (
     *(BytesLengthException, InvalidDicomError, AttributeError, EOFError, IndexError, KeyError, OSError, OverflowError),
     *(NotImplementedError, RecursionError, TypeError, ValueError, struct.error),
 )
-"""What pydicom raises, by turns, for a header or pixels that it cannot make sense of."""
+"""What pydicom raises, by turns, for a header or pixels that it cannot make sense of.
+
+``NotImplementedError`` is its word for a value representation that DICOM does not have.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)

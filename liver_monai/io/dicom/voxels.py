@@ -28,7 +28,7 @@ AIR_HU = -1024
 MAX_TISSUE_HU = 3071
 """The highest HU of ordinary 12 bits; a padding value between air and this could be tissue just as well."""
 HU_LIMITS = np.iinfo(np.int16)
-UNDECODABLE = (*DAMAGED, RuntimeError, NotImplementedError)
+UNDECODABLE = (*DAMAGED, RuntimeError)
 """What pydicom and its decoders raise: also where all decoders fail, and where none knows the transfer syntax."""
 
 
