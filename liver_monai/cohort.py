@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from liver_monai.data.anonymity import Key
 from liver_monai.data.cases import Case, find_masks
 from liver_monai.data.checks.dataset import DataSet
 from liver_monai.data.checks.findings import SEVERITIES, CaseReport, Finding
@@ -53,14 +54,17 @@ class Extras:
         to: formats of ``report.dicom_objects``, for CTs that are DICOM; ``dicom_error`` of a case's row tells why that
             could not be done.
         with_patient: whether the case's page of the report shows the patient's name and ID.
+        anonymous: a ``Key``'s file; results then go by its names, wherever they are written or told.
     """
 
     report: bool = False
     to: Sequence[str] = ()
     with_patient: bool = False
+    anonymous: Path | None = None
 
 
 MASKS_ALONE = Extras()
+ERROR_IN_KEY = "why is told in the key, as errors name files"
 
 
 def check_cohort(
@@ -127,26 +131,30 @@ def predict_cohort(
     """Predict CTs; a row a case, failed ones included.
 
     Rows go to ``cases.csv`` as they are there, beside those of cases that earlier commands put into the folder: after
-    each case, unless they are so many that this would take a tenth of the time.
+    each case, unless they are so many that this would take a tenth of the time. There, masks have no folder.
 
     Args:
         cases, bundle, out, choices, pool, resume, overwrite: as ``inference.predict`` takes them.
-        extras: what else to write.
+        extras: what else to write, and for whose eyes.
         say: takes a line for people.
 
     Returns:
         The rows, of JSON types, volumes in mL.
 
     Raises:
-        InputError: as ``inference.predict``, or formats that there are not.
+        InputError: as ``inference.predict``, formats that there are not, a key that is none or lies in ``out``, or what
+            cannot be had without a patient's name.
     """
     require_formats(extras.to)
+    key = _open_key(extras, out)
+    cases = key.anonymize(cases) if key else cases
     results: list[Prediction] = []
     rows: list[dict[str, Any]] = []
     stream = predict(cases, bundle=bundle, out=out, choices=choices, pool=pool, resume=resume, overwrite=overwrite)
     pace = Pace(rest=10)
     try:
-        for result in tqdm(stream, total=len(cases), desc="predicting", unit="case", disable=None):
+        for predicted in tqdm(stream, total=len(cases), desc="predicting", unit="case", disable=None):
+            result = _keep_error(predicted, key) if key else predicted
             results.append(result)
             rows.append({**_prediction_row(result), "dicom_error": _write_case_objects(result, out, to=extras.to)})
             if pace.is_due():
@@ -158,7 +166,10 @@ def predict_cohort(
             _add_predictions(out / "cases.csv", rows)
     weights = [weights_of(each) for each in bundles_of(bundle)]
     inputs = [*weights, *(result.case.image for result in results if not result.error)]
-    record = write_record(out / "record.json", inputs=inputs, settings=asdict(choices), cases=rows)
+    names = {case.image: case.result_name for case in cases if case.result_name}
+    record = write_record(
+        out / "record.json", inputs=inputs, names=names, settings=asdict(choices), cases=_stored(rows)
+    )
     if extras.report:
         write_prediction_report(
             out / "report.html",
@@ -363,6 +374,23 @@ def _write_case_objects(result: Prediction, out: Path, *, to: Sequence[str]) -> 
     return ""
 
 
+def _open_key(extras: Extras, out: Path) -> Key | None:
+    path = extras.anonymous
+    if path is None:
+        return None
+    if extras.to or extras.with_patient:
+        raise InputError("--anonymous: DICOM objects and --with-patient name the patient; leave one of them out")
+    if path.resolve().is_relative_to(out.resolve()):
+        raise InputError(f"{path}: the key lies in {out}, and would go where the results go; give another place")
+    return Key(path)
+
+
+def _keep_error(result: Prediction, key: Key) -> Prediction:
+    """The result with its error in the key instead."""
+    key.note_error(result.case.case_id, result.error)
+    return replace(result, error=ERROR_IN_KEY) if result.error else result
+
+
 def _prediction_row(result: Prediction) -> dict[str, Any]:
     return {
         "case_id": result.case.case_id,
@@ -384,7 +412,12 @@ def _without_folder(result: Prediction) -> str:
 
 
 def _add_predictions(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    write_rows(path, [*_rows_of_others(path, rows), *rows])
+    write_rows(path, [*_rows_of_others(path, rows), *_stored(rows)])
+
+
+def _stored(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As they are kept beside the masks: those by their names, wherever the folder goes."""
+    return [{**row, "mask": Path(row["mask"]).name} for row in rows]
 
 
 def _rows_of_others(path: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -404,7 +437,11 @@ def _prediction_picture(result: Prediction) -> CasePicture:
     if result.liver_ml is not None and result.tumor_ml is not None:
         facts = {"liver": f"{result.liver_ml:.0f} mL", "tumour": f"{result.tumor_ml:.1f} mL"}
     return CasePicture(
-        case_id=result.case.case_id, image=result.case.image, masks={"prediction": result.mask}, facts=facts
+        case_id=result.case.case_id,
+        image=result.case.image,
+        masks={"prediction": result.mask},
+        facts=facts,
+        input_name=result.case.result_name or Path(str(result.case.image)).name,
     )
 
 

@@ -60,6 +60,9 @@ from liver_monai.cli.terminal import SOME_FAILED, exit_for, print_json, say
 @click.option("--report", is_flag=True, help="Write report.html, and the findings of each case.")
 @TO
 @WITH_PATIENT
+@click.option(
+    "--anonymous", type=PATH, metavar="KEY.csv", help="Call cases case-0001 and so on; the key says whose they are."
+)
 @SCHEDULER
 @click.option("--resume", is_flag=True, help="Keep the masks that are there and go on with the others.")
 @OVERWRITE
@@ -80,6 +83,7 @@ def predict(
     report: bool,
     to: Sequence[str],
     with_patient: bool,
+    anonymous: Path | None,
     scheduler: str | None,
     resume: bool,
     overwrite: bool,
@@ -107,7 +111,7 @@ def predict(
         bundle=bundles,
         out=out,
         choices=choices,
-        extras=Extras(report=report, to=to, with_patient=with_patient),
+        extras=Extras(report=report, to=to, with_patient=with_patient, anonymous=anonymous),
         pool=open_pool(scheduler=scheduler),
         resume=resume,
         overwrite=overwrite,

@@ -35,6 +35,7 @@ class Case:
             a pseudonym.
         spacing_mm: true spacing along the axes of the file, where its header lies.
         source: identity of its files, where they were read into a store and may be gone.
+        result_name: what its mask is called, where it shall not be named like its CT.
     """
 
     case_id: str
@@ -43,6 +44,7 @@ class Case:
     patient_id: str = ""
     spacing_mm: tuple[float, float, float] | None = None
     source: str = ""
+    result_name: str = ""
 
     def __post_init__(self) -> None:
         if not self.patient_id:

@@ -68,7 +68,7 @@ def export(
         parity, size = _write(run, recipe, out, FORMATS[name], ct)
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error}); choose another -o") from error
-    report = {
+    report: dict[str, Any] = {
         "file": str(out),
         "format": name,
         "size_bytes": size,

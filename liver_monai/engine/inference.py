@@ -246,7 +246,8 @@ def predict(
     Args:
         cases: CTs, of distinct names.
         bundle: a run's folder, or several, as ``load_model`` takes them.
-        out: where the masks go, named like their CTs, and into its folder ``probabilities`` the maps.
+        out: where the masks go, named like their CTs or as a case's ``result_name``, and into its folder
+            ``probabilities`` the maps.
         choices: where and how.
         pool: who does it, each with a model of its own; by default this process does, and reads the next CT meanwhile.
         overwrite: replace masks that are there.
@@ -286,7 +287,7 @@ class _Task(NamedTuple):
 def _plan(cases: Sequence[Case], output_dir: Path, *, maps: Sequence[str], keeps: bool) -> list[_Task]:
     tasks = []
     for case in cases:
-        mask = mask_path(case.image, output_dir)
+        mask = mask_path(case.image, output_dir, name=case.result_name)
         files = {name: probability_file(output_dir / PROBABILITIES, case.case_id, name) for name in maps}
         is_kept = keeps and all(file.exists() for file in (mask, *files.values()))
         tasks.append(_Task(case, mask, files, is_kept))
@@ -325,6 +326,7 @@ def _predict_case(model: Model, task: _Task, read: Callable[[], MetaTensor]) -> 
         del read, volume
         for values, path in zip(inferred[1:].numpy(), task.maps.values(), strict=True):
             write_map(values, path, ct=case.image, affine=np.asarray(inferred.affine, dtype=np.float64))
+        inferred.meta["result_name"] = case.result_name
         labels = model.finish(inferred)  # which writes the mask, last
         warnings = plausibility.warnings(labels)
     except (InputError, OSError, RuntimeError, MemoryError) as error:  # MONAI wraps what a transform raises

@@ -36,7 +36,7 @@ class CleanMaskd(MapTransform):
 
 
 class SaveImageMaskd(SaveImaged):
-    """Write masks as ``<name of the CT>.nii.gz`` with the geometry of their CT.
+    """Write masks as ``<name of the CT>.nii.gz``, or as their meta data's ``result_name``, with their CT's geometry.
 
     MONAI's own ``SaveImaged`` drops the header's units and codes and hides a writer's error in a traceback; nothing
     of it is used. Its type and its name are kept because MONAI Label, by the type, and MONAI Deploy, by the name, know
@@ -50,19 +50,21 @@ class SaveImageMaskd(SaveImaged):
     def __call__(self, data: Mapping[Hashable, Any]) -> Mapping[Hashable, Any]:
         """Write every key; the data pass through."""
         for key in self.key_iterator(data):
-            mask, ct = data[key], data[key].meta["filename_or_obj"]
+            mask, meta = data[key], data[key].meta
+            ct = meta["filename_or_obj"]
+            path = mask_path(ct, self.output_dir, name=meta.get("result_name", ""))
             affine = np.asarray(mask.affine, dtype=np.float64)
-            write_mask(mask[0].cpu().numpy(), mask_path(ct, self.output_dir), ct=ct, affine=affine)
+            write_mask(mask[0].cpu().numpy(), path, ct=ct, affine=affine)
         return data
 
 
-def mask_path(ct: Source, output_dir: Path) -> Path:
-    """Where the mask of a CT goes.
+def mask_path(ct: Source, output_dir: Path, *, name: str = "") -> Path:
+    """Where the mask of a CT goes, by the CT's own name if no other is given.
 
     Raises:
         InputError: it would take the place of the CT itself.
     """
-    path = output_dir / f"{strip_suffix(Path(str(ct)).name)}.nii.gz"
+    path = output_dir / f"{name or strip_suffix(Path(str(ct)).name)}.nii.gz"
     if path.resolve() == Path(str(ct)).resolve():
         raise InputError(f"{output_dir}: is the folder of {ct}, which its mask would replace; choose another -o")
     return path

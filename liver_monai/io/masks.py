@@ -11,6 +11,9 @@ from liver_monai.io.files import whole_file
 from liver_monai.io.nifti import build_nifti, is_nifti
 from liver_monai.io.volumes import Source, read_header
 
+FREE_TEXTS = ("db_name", "aux_file", "intent_name")
+"""Of a NIfTI header, beside its description."""
+
 MASK = "liver-monai: 0 background, 1 liver, 2 tumor"
 
 
@@ -19,8 +22,9 @@ def write_mask(
 ) -> None:
     """Write a mask as uint8 NIfTI on the grid of its CT.
 
-    Of a NIfTI CT the header is kept, so that sform, qform, their codes and the units stay as they are to the bit;
-    only data type and intensity scaling change. Of other formats, DICOM for one, the affine is kept.
+    Of a NIfTI CT the header is kept, so that sform, qform, their codes and the units stay as they are to the bit; data
+    type and intensity scaling change, and what may name a patient goes: free texts and extensions, which hold whole
+    DICOM headers at times. Of other formats, DICOM for one, the affine is kept.
 
     Args:
         mask: ``(X, Y, Z)``, the shape of the CT.
@@ -45,6 +49,9 @@ def _like_nifti(mask: np.ndarray, ct: Source) -> nib.Nifti1Image:
     header.set_data_dtype(np.uint8)
     header.set_slope_inter(1, 0)
     header["cal_min"], header["cal_max"] = 0, 0  # display range of the CT, wrong for labels
+    header.extensions.clear()
+    for text in FREE_TEXTS:
+        header[text] = b""
     return nib.Nifti1Image(mask.astype(np.uint8, copy=False), affine=None, header=header)
 
 

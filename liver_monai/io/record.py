@@ -28,30 +28,38 @@ def environment() -> dict[str, str]:
     }
 
 
-def write_record(path: Path, *, inputs: Iterable[Path | DicomVolume], **facts: Any) -> dict[str, Any]:
+def write_record(
+    path: Path,
+    *,
+    inputs: Iterable[Path | DicomVolume],
+    names: Mapping[Path | DicomVolume, str] | None = None,
+    **facts: Any,
+) -> dict[str, Any]:
     """Write who made a result, when and from what, and return it.
 
     Args:
         path: a JSON file.
         inputs: files and DICOM volumes whose SHA-256 is kept, by their names: folders are often named after patients.
+        names: what inputs are called instead, where their names are nobody's business; then of the
+            command its name alone is kept.
         facts: anything else worth knowing, of JSON types.
     """
     record = {
-        "command": ["liver-monai", *(_without_folders(argument) for argument in sys.argv[1:])],
+        "command": ["liver-monai", *(_without_folders(argument) for argument in sys.argv[1 : 2 if names else None])],
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": environment(),
         **facts,
-        "inputs_sha256": _hashes(inputs),
+        "inputs_sha256": _hashes(inputs, names or {}),
     }
     write_json(path, record)
     return record
 
 
-def _hashes(inputs: Iterable[Path | DicomVolume]) -> dict[str, str]:
+def _hashes(inputs: Iterable[Path | DicomVolume], names: Mapping[Path | DicomVolume, str]) -> dict[str, str]:
     """SHA-256 by name; of equal names, the second and later ones are numbered."""
     hashes: dict[str, str] = {}
     for each in dict.fromkeys(inputs):
-        name, number = Path(str(each)).name, 1
+        name, number = names.get(each, Path(str(each)).name), 1
         while (unique := name if number == 1 else f"{name} ({number})") in hashes:
             number += 1
         hashes[unique] = each.sha256() if isinstance(each, DicomVolume) else file_hash(each)

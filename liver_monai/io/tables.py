@@ -37,22 +37,31 @@ def read_table(path: Path, *, columns: Sequence[str]) -> list[dict[str, str]]:
     return rows
 
 
-def write_table(path: Path, rows: Iterable[Sequence[Any]], *, columns: Sequence[str]) -> None:
-    """Write rows below a header, whole or not at all; ``None`` is an empty cell."""
+def write_table(path: Path, rows: Iterable[Sequence[Any]], *, columns: Sequence[str], is_private: bool = False) -> None:
+    """Write rows below a header, whole or not at all; ``None`` is an empty cell.
+
+    Args:
+        is_private: whether its owner alone may read it.
+    """
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(columns)
     writer.writerows(rows)
     with whole_file(path) as temporary:
+        if is_private:
+            temporary.touch(mode=0o600)
         temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
 
 
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], *, columns: Iterable[str] = ()) -> None:
+def write_rows(
+    path: Path, rows: Iterable[Mapping[str, Any]], *, columns: Iterable[str] = (), is_private: bool = False
+) -> None:
     """Write rows that name their columns, as ``write_table``; a cell that a row lacks is empty.
 
     Args:
         columns: the first ones, there even without a row.
+        is_private: as ``write_table`` takes it.
     """
     rows = list(rows)
     names = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
-    write_table(path, [[row.get(name) for name in names] for row in rows], columns=names)
+    write_table(path, [[row.get(name) for name in names] for row in rows], columns=names, is_private=is_private)

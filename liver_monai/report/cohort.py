@@ -33,12 +33,16 @@ STAMP_NOTE = "Pictures: the slice with most tumour, or the middle of the liver; 
 
 @dataclass(frozen=True, kw_only=True)
 class CasePicture:
-    """What to draw of one case: its CT, masks by name (``"prediction"``, ``"reference"``), and facts to print."""
+    """What to draw of one case: its CT, masks by name (``"prediction"``, ``"reference"``), and facts to print.
+
+    ``input_name`` is what the record calls its CT.
+    """
 
     case_id: str
     image: Source
     masks: Mapping[str, Path]
     facts: Mapping[str, str]
+    input_name: str = ""
 
 
 def write_prediction_report(
@@ -124,8 +128,7 @@ def _write_case(folder: Path, picture: CasePicture, *, provenance: Mapping[str, 
 
 def _own(provenance: Mapping[str, str], picture: CasePicture, pictures: Sequence[CasePicture]) -> dict[str, str]:
     """Without the hashes of other cases, which would make the pages of a large cohort larger with each case."""
-    others = {f"SHA-256 of {Path(str(other.image)).name}" for other in pictures if other is not picture}
-    others -= {f"SHA-256 of {Path(str(picture.image)).name}"}
+    others = {f"SHA-256 of {other.input_name}" for other in pictures} - {f"SHA-256 of {picture.input_name}"}
     return {label: text for label, text in provenance.items() if label not in others}
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import shutil
 import socket
 import zlib
 from pathlib import Path
@@ -84,6 +86,45 @@ def test_a_prediction_opens_no_socket_and_names_nobody(scans, trained_run, tmp_p
     assert_discreet(tmp_path / "out")
     for marker in MARKERS:
         assert marker not in done.stdout
+
+
+def test_anonymous_results_name_no_file_either(scans, trained_run, tmp_path, cli, capfd):
+    """Those of the series, and of the two files, of which one is damaged; what it says names no part of them."""
+    data = tmp_path / "Qzxfolder of data"
+    named = {"study": "Qzxname", "ct.nii.gz": "Qzxname-2.nii.gz", "damaged.nii.gz": "Qzxname-3.nii.gz"}
+    shutil.copytree(scans, data)
+    for old, new in named.items():
+        (data / old).rename(data / new)
+    key = tmp_path / "key.csv"
+    options = ("--bundle", trained_run, "-o", tmp_path / "out", "--anonymous", key, "--report", "--entropy", "--json")
+
+    done = cli("predict", *(data / name for name in named.values()), *options)
+
+    assert done.exit_code == 3, done.output
+    assert_discreet(tmp_path / "out")
+    for marker in MARKERS:
+        assert marker not in done.output + "".join(capfd.readouterr())
+    rows = {row["name"]: row for row in csv.DictReader(key.read_text().splitlines())}
+    assert rows.keys() == {"Qzxname", "Qzxname-2", "Qzxname-3"}
+    assert {row["case_id"] for row in rows.values()} == {"case-0001", "case-0002", "case-0003"}
+    assert "Qzxname-3.nii.gz" in rows["Qzxname-3"]["error"]
+    masks = {name: tmp_path / "out" / f"{row['case_id']}.nii.gz" for name, row in rows.items()}
+    assert {name for name, mask in masks.items() if mask.exists()} == {"Qzxname", "Qzxname-2"}
+    expected = nib.load(scans / "ct.nii.gz")
+    np.testing.assert_array_equal(nib.load(masks["Qzxname-2"]).affine, expected.affine)
+
+
+def test_masks_carry_no_text_of_their_cts_header(scans, trained_run, tmp_path, cli):
+    image = nib.load(scans / "ct.nii.gz")
+    image.header["db_name"], image.header["aux_file"], image.header["descrip"] = NAME, NAME, NAME
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", NAME.encode()))
+    nib.save(image, tmp_path / "ct.nii.gz")
+    assert NAME.encode() in gzip.decompress((tmp_path / "ct.nii.gz").read_bytes())
+
+    done = cli("predict", tmp_path / "ct.nii.gz", "--bundle", trained_run, "-o", tmp_path / "out", "--entropy")
+
+    assert done.exit_code == 0, done.output
+    assert_discreet(tmp_path / "out")
 
 
 def test_evaluation_and_findings_open_no_socket_and_name_nobody(scans, tmp_path, cli, no_network):
