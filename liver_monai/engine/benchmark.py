@@ -12,7 +12,7 @@ from typing import Any
 
 from liver_monai.data.preparation import open_dataset
 from liver_monai.engine.leak_trial import SPLITS
-from liver_monai.engine.trial import PARTS, Plan, Say, Trial
+from liver_monai.engine.trial import PARTS, Plan, Trial
 from liver_monai.errors import InputError, one_line
 from liver_monai.io.files import write_json
 from liver_monai.io.tables import read_table
@@ -75,7 +75,7 @@ def keep_plan(plan: Plan, *, resume: bool) -> None:
             )
 
 
-def try_trial(run: Callable[..., Row], trial: Trial, *, say: Say) -> Row:
+def try_trial(run: Callable[..., Row], trial: Trial, *, say: Callable[[str], None]) -> Row:
     """What ``run`` returns or, where it fails for whatever reason, the bundle, the fold and the ``error``.
 
     The whole traceback goes to ``error.txt`` in the trial's folder.

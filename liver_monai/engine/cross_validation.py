@@ -23,8 +23,6 @@ from liver_monai.model.trust import require_trusted
 
 SUMMARY = "summary.json"
 
-Say = Callable[[str], None]
-
 
 def train_folds(
     *,
@@ -34,7 +32,7 @@ def train_folds(
     overrides: Mapping[str, Any] | None = None,
     resume: bool = False,
     trust_bundle: bool = False,
-    say: Say = print,
+    say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Train a bundle once for each fold, which is held back from it.
 
@@ -100,7 +98,7 @@ def _value(bundle: Path, config_id: str) -> Any:
     return read_config(bundle / "configs" / "train.json").get(config_id)
 
 
-def _write_summary(folder: Path, folds: list[int], *, say: Say) -> dict[str, Any]:
+def _write_summary(folder: Path, folds: list[int], *, say: Callable[[str], None]) -> dict[str, Any]:
     rows = [_describe(folder / f"fold{fold}", fold) for fold in folds]
     means = {name: mean(row[name] for row in rows) for name in VALIDATION_SCORES}
     content = {"folds": rows, "mean": means}

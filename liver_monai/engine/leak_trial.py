@@ -5,7 +5,7 @@ Both networks are scored on the same slices, on which neither was trained.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from liver_monai.data.cases import Case
 from liver_monai.data.leak import LeakySplit, held_out_slices, split_by_slice
 from liver_monai.data.transforms import with_spacing
-from liver_monai.engine.trial import PARTS, Say, Trial, predict_masks, train_trial
+from liver_monai.engine.trial import PARTS, Trial, predict_masks, train_trial
 from liver_monai.io.files import write_json
 from liver_monai.io.volumes import read_mask
 from liver_monai.model.bundle import read_config
@@ -25,7 +25,7 @@ from liver_monai.spec import ModelSpec
 SPLITS = ("by_patient", "by_slice")
 
 
-def run_leak(trial: Trial, *, say: Say) -> dict[str, Any]:
+def run_leak(trial: Trial, *, say: Callable[[str], None]) -> dict[str, Any]:
     """Train, predict and score after ``run_trial``, unless ``leak.json`` says that all is done.
 
     Returns:

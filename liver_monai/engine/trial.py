@@ -33,8 +33,6 @@ TRUSTED = Choices(trust_bundle=True)
 """Whether a bundle is trusted is asked before its first trial."""
 PROTOCOLS = ("seed", "lits")
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -85,7 +83,7 @@ class Trial:
         return partition_cases(cases, fold=self.fold, n_folds=plan.n_folds, seed=plan.seed, burden=burden)
 
 
-def run_trial(trial: Trial, *, say: Say) -> dict[str, Any]:
+def run_trial(trial: Trial, *, say: Callable[[str], None]) -> dict[str, Any]:
     """Train, predict and score, unless ``trial.json`` says that all is done.
 
     Returns:
