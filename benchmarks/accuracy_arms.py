@@ -9,7 +9,7 @@ import numpy as np
 from accuracy_data import ALL, LIVER_ONLY
 
 from liver_monai.data.draws import SlabDataset
-from liver_monai.data.store import StoredCase
+from liver_monai.data.stored_case import StoredCase
 
 BASELINE = "baseline"
 

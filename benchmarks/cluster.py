@@ -42,8 +42,9 @@ from liver_monai.processes import Pool
 
 PARTS = ("scaling", "overhead", "limits")
 ON_CPU = Choices(device="cpu")
-TINY = (16, 16, 8)
-TINY_GRID = {"spec#roi_size": [32, 32], "spec#slab_size": 1}
+TINY, TINY_MM = (16, 16, 8), (20.0, 20.0, 10.0)
+TINY_GRID = {"spec#roi_size": [32, 32], "spec#slab_size": 1, "spec#spacing_mm": list(TINY_MM)}
+"""The CTs' own, or a thumb's breadth in a CT would be hundreds of windows."""
 
 
 @click.command()
@@ -144,7 +145,7 @@ def write_tiny(folder: Path, n: int) -> None:
     """CTs that differ in nothing but their names."""
     folder.mkdir(parents=True)
     voxels = np.random.default_rng(0).integers(-1000, 1000, TINY).astype(np.int16)
-    nib.save(nib.Nifti1Image(voxels, np.diag([20.0, 20.0, 10.0, 1.0])), folder / "0.nii.gz")
+    nib.save(nib.Nifti1Image(voxels, np.diag([*TINY_MM, 1.0])), folder / "0.nii.gz")
     for number in range(1, n):
         shutil.copy(folder / "0.nii.gz", folder / f"{number}.nii.gz")
 

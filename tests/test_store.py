@@ -15,7 +15,8 @@ from filelock import FileLock
 from liver_monai.data.cases import Case
 from liver_monai.data.layouts import find_cases
 from liver_monai.data.slabs import slab_indices
-from liver_monai.data.store import Lesion, build_store, open_case, source_of, store_cases
+from liver_monai.data.store import build_store, open_case, source_of, store_cases
+from liver_monai.data.stored_case import Lesion
 from liver_monai.data.transforms import model_grid, preprocessing
 from liver_monai.data.validation import StoredVolume
 from liver_monai.errors import InputError

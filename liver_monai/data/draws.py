@@ -14,7 +14,8 @@ from torch.utils.data import Dataset, DistributedSampler
 
 from liver_monai.data.cases import Case
 from liver_monai.data.slabs import slab_indices
-from liver_monai.data.store import Lesion, StoredCase, build_store, process_rank
+from liver_monai.data.store import build_store, process_rank
+from liver_monai.data.stored_case import Lesion, StoredCase
 from liver_monai.data.synthetic_tumors import RandLiverTumord
 from liver_monai.data.transforms import augmentation
 from liver_monai.errors import InputError

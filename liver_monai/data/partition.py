@@ -10,7 +10,8 @@ from liver_monai.data.cases import Case
 from liver_monai.data.folds import N_FOLDS, require_together
 from liver_monai.data.preparation import open_dataset
 from liver_monai.data.splits import Split, split_cases
-from liver_monai.data.store import StoredCase, build_store
+from liver_monai.data.store import build_store
+from liver_monai.data.stored_case import StoredCase
 from liver_monai.errors import InputError
 from liver_monai.spec import ModelSpec
 

@@ -16,7 +16,6 @@ from liver_monai.data.folds import assign_folds, join_patients, read_folds, writ
 from liver_monai.data.layouts import licence_note
 from liver_monai.data.store import (
     Preparation,
-    StoredCase,
     build_store,
     grid_name,
     open_case,
@@ -25,6 +24,7 @@ from liver_monai.data.store import (
     source_of,
     store_cases,
 )
+from liver_monai.data.stored_case import StoredCase
 from liver_monai.errors import InputError
 from liver_monai.io.files import read_json, write_json
 from liver_monai.processes import Pool

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from liver_monai.data.slabs import by_slice, slab_view
-from liver_monai.data.store import StoredCase
+from liver_monai.data.stored_case import StoredCase
 from liver_monai.model.network import Logits
 from liver_monai.spec import OUTPUT_STRIDE, ModelSpec
 
