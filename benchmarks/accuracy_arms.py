@@ -88,6 +88,7 @@ ARMS = {
     "drop-0.2": Arm(factor="neighbours dropped", overrides={"drop_neighbors": 0.2}),
     "mirroring": Arm(factor="left-right mirroring", overrides={"mirroring": 0.5}),
     "clip-1": Arm(factor="gradients clipped", overrides={"max_grad_norm": 1.0}),
+    "rate-0.001": Arm(factor="learning rate", overrides={"learning_rate": 0.001}),
 }
 
 

@@ -118,6 +118,7 @@ def run_ours(job: Job) -> Row:
         **SETTINGS,
         "spec#spacing_mm": list(SPACING_MM),
         "spec#roi_size": [96, 96],
+        "max_grad_norm": 1.0,
         "max_epochs": WITHOUT_END,
         "minutes": job.minutes,
         "budget": OF_THE_PROCESS,

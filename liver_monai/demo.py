@@ -17,7 +17,7 @@ from liver_monai.io.files import write_json
 SHAPE = (160, 160, 48)
 N_TRAIN, N_TEST = 28, 8
 SETTINGS = {
-    "max_epochs": 10,
+    "max_epochs": 8,
     "slabs_per_epoch": 480,
     "fold": None,  # all cases train: what is held out is the test set
     "spec#spacing_mm": [2.5, 2.5, 5.0],

@@ -84,7 +84,7 @@ def test_two_processes_train_as_one_and_end_cleanly_every_time(ten_phantoms, tmp
     alone = trained(tmp_path / "alone", ten_phantoms)
     other_slabs = trained(tmp_path / "other", ten_phantoms, seed=1)
 
-    together = [trained(tmp_path / str(time), ten_phantoms, n_processes=N_PROCESSES) for time in range(5)]
+    together = [trained(tmp_path / str(time), ten_phantoms, n_processes=N_PROCESSES) for time in range(3)]
 
     assert all(history == together[0] for history in together)
     losses = [float(history[0]["train_loss"]) for history in (alone, other_slabs, together[0])]

@@ -173,3 +173,14 @@ def test_options_that_do_not_exist_are_found():
         parse_command(["predict", "CTS", "-o", "MASKS", "--bundle", "RUN", "--no-such-option"])
     with pytest.raises(click.UsageError):
         parse_command(["bundle", "no-such-command"])
+
+
+def test_the_picture_of_the_readme_is_drawn_from_a_demo(phantom_dataset, tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    for name, place in {"test": phantom_dataset, "masks": phantom_dataset / "labelsTr"}.items():
+        (tmp_path / "run" / name).symlink_to(place, target_is_directory=True)
+    monkeypatch.setattr("sys.argv", ["overview.py", str(tmp_path / "run"), "liver_001", str(tmp_path / "drawn.png")])
+
+    runpy.run_path(str(ROOT / "docs" / "overview.py"))
+
+    assert (tmp_path / "drawn.png").read_bytes().startswith(b"\x89PNG")

@@ -175,7 +175,7 @@ class RequireFiniteLoss:
         if self.n_in_a_row > (0 if engine.scaler is None else MOST_SKIPPED):
             raise InputError(
                 f"the loss is {loss} in epoch {engine.state.epoch}; what was saved is that of the epochs before. Go on "
-                "from there with --resume --set max_grad_norm=1, or train anew with a smaller learning_rate; "
+                "from there with --resume --set max_grad_norm=0.1, or train anew with a smaller learning_rate; "
                 "liver-monai check finds CTs whose values are none"
             )
 
