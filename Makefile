@@ -9,7 +9,7 @@ INSTALLED = $(VENV)/.installed
 
 RELEASED = build/released
 
-.PHONY: help demo test slow lint docs sbom clean
+.PHONY: help demo test slow lint docs cover sbom clean
 
 help:
 	@echo "make demo    synthetic CTs, a short training, masks, scores and a report in $(DEMO_DIR)"
@@ -17,6 +17,7 @@ help:
 	@echo "make slow    the tests that train a network or build the package"
 	@echo "make lint    style, format and types"
 	@echo "make docs    the documentation as a site, in build/site"
+	@echo "make cover   the lines of the package that none of those tests runs"
 	@echo "make sbom    what a user installs with the package, as build/sbom.json in CycloneDX"
 	@echo "make clean   remove the environment, caches and builds; results stay"
 	@echo ""
@@ -38,6 +39,9 @@ lint: $(INSTALLED)
 
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+cover: $(INSTALLED)
+	$(BIN)/python -m pytest -n auto --cov=liver_monai --cov-report=term
 
 sbom: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e ".[release]"
