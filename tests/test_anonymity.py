@@ -95,8 +95,8 @@ def test_commands_that_write_one_key_lose_nothing(tmp_path):
     [
         ("case_id,age\nx,3\n", "lacks the column name"),
         ("case_id,name,file,error\nDoe,Doe,,\n", "calls a case 'Doe'"),
-        ("case_id,name,file,error\ncase-0001,a,,\ncase-0001,b,,\n", "has case_id 'case-0001' twice"),
-        ("case_id,name,file,error\ncase-0001,a,,\ncase-0002,a,,\n", "has name 'a' twice"),
+        ("case_id,name,file,error\ncase-0001,a,,\ncase-0001,b,,\n", "has case_id 'case-0001' 2 times"),
+        ("case_id,name,file,error\ncase-0001,a,,\ncase-0002,a,,\n", "has name 'a' 2 times"),
     ],
 )
 def test_what_is_no_key_is_refused_and_stays(tmp_path, content, message):

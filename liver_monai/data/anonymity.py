@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -35,7 +36,7 @@ class Key:
 
     def __init__(self, path: Path) -> None:
         self.path = path.expanduser()
-        self._rows()
+        self._errors = {row["case_id"]: row["error"] for row in self._rows().values()}
 
     def anonymize(self, cases: Sequence[Case]) -> list[Case]:
         """The cases by names of the key; new ones are drawn, so that neither names nor order tell of the old ones."""
@@ -52,9 +53,11 @@ class Key:
 
     def note_error(self, case_id: str, error: str) -> None:
         """Keep what went wrong with a case, by its name in the key; an empty text once it went well."""
-        if any(row["case_id"] == case_id and row["error"] != error for row in self._rows().values()):
-            with self._writing() as rows:
-                next(row for row in rows.values() if row["case_id"] == case_id)["error"] = error
+        if self._errors.get(case_id, "") == error:  # as it mostly is: the table is not read for every case
+            return
+        with self._writing() as rows:
+            next(row for row in rows.values() if row["case_id"] == case_id)["error"] = error
+        self._errors[case_id] = error
 
     @contextmanager
     def _writing(self) -> Iterator[dict[str, dict[str, str]]]:
@@ -83,7 +86,6 @@ def _require_key(rows: Sequence[Mapping[str, str]], path: Path) -> None:
         if not ANONYMOUS.fullmatch(row["case_id"]):
             raise InputError(f"{path}: calls a case {row['case_id']!r}; a key's are case-0001 and so on")
     for column in ("case_id", "name"):
-        values = [row[column] for row in rows]
-        twice = next((value for value in values if values.count(value) > 1), None)
-        if twice is not None:
-            raise InputError(f"{path}: has {column} {twice!r} twice; bring the key back as it was written")
+        for value, n in Counter(row[column] for row in rows).items():
+            if n > 1:
+                raise InputError(f"{path}: has {column} {value!r} {n} times; bring the key back as it was written")
