@@ -123,7 +123,7 @@ def _open_key(extras: Extras, out: Path) -> Key | None:
     if path is None:
         return None
     if extras.to or extras.with_patient:
-        raise InputError("--anonymous: DICOM objects and --with-patient name the patient; leave one of them out")
+        raise InputError("--anonymous: --to and --with-patient name the patient; give it without them")
     if path.resolve().is_relative_to(out.resolve()):
         raise InputError(f"{path}: the key lies in {out}, and would go where the results go; give another place")
     return Key(path)
