@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import SimpleITK as sitk
@@ -35,14 +37,15 @@ def open_itk(path: Path) -> Any:
     Raises:
         InputError: not in the format of its name, not three-dimensional, several values a voxel.
     """
-    if path.suffix.lower() in NRRD_SUFFIXES:
+    kind, image_io = ("NRRD", "NrrdImageIO") if path.suffix.lower() in NRRD_SUFFIXES else ("MetaImage", "MetaImageIO")
+    if kind == "NRRD":
         _require_short_fields(path)
     reader = sitk.ImageFileReader()
+    reader.SetImageIO(image_io)  # else ITK has each of its formats look at a file that this one refuses
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        kind = "NRRD" if path.suffix.lower() in NRRD_SUFFIXES else "MetaImage"
         raise InputError(f"{path}: is named like {kind} but cannot be read as {kind} ({_reason(error)})") from error
     if len(itk_shape(reader)) != 3:
         raise InputError(
@@ -64,7 +67,7 @@ def _require_short_fields(path: Path) -> None:
     Raises:
         InputError: a field too long, or no header at all.
     """
-    with path.open("rb") as file:
+    with _opened(path) as file:
         while (line := file.readline(CHUNK_BYTES)).strip():
             key, is_pair, _ = line[: NRRD_FIELD_BYTES + 2].partition(b":=")
             is_free = line.startswith(b"#") or (is_pair and b": " not in key)
@@ -72,6 +75,16 @@ def _require_short_fields(path: Path) -> None:
                 raise InputError(
                     f"{path}: has a line of {len(line)} bytes in its NRRD header; it is damaged, fetch it anew"
                 )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A file to read; a disk that fails names it."""
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({one_line(error)}); fetch it anew, or let it be read") from error
 
 
 def itk_shape(reader: Any) -> tuple[int, ...]:
@@ -123,7 +136,7 @@ def _require_whole(path: Path, reader: Any) -> None:
     Raises:
         InputError: the packed voxels are damaged, too few or too many.
     """
-    with path.open("rb") as file:
+    with _opened(path) as file:
         head = file.read(META_BYTES)
     fields = dict(re.findall(rb"^(\w+)\s*=\s*(.*?)\s*$", head.partition(b"ElementDataFile")[0], flags=re.MULTILINE))
     where = re.search(rb"^ElementDataFile\s*=\s*(.*?)\s*\n", head, flags=re.MULTILINE)

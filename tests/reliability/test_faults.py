@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import ast
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
+from dicom_export import export
 from test_cohort_faults import SCRIPT, bound_by_permissions, hidden_in, masks_in
 from test_training_faults import no_file_larger_than
 
 import liver_monai
 from liver_monai.data.preparation import prepare
+from liver_monai.io.conversion import convert
 from liver_monai.io.tables import read_table
 from liver_monai.processes import ALONE
 from liver_monai.spec import ModelSpec
@@ -173,3 +179,51 @@ def test_nothing_is_decided_by_a_clock_that_may_be_set():
     }
 
     assert asked == {("io/record.py", "now"), ("io/dicom/contours.py", "now")}
+
+
+# Disks that fail
+
+
+@pytest.fixture(scope="module")
+def failing_reads(tmp_path_factory):
+    """The library that makes reads fail, for ``LD_PRELOAD``."""
+    compiler = shutil.which("cc")
+    if compiler is None or sys.platform != "linux":
+        pytest.skip("needs a C compiler and Linux")
+    library = tmp_path_factory.mktemp("lib") / "failing_reads.so"
+    source = Path(__file__).with_name("failing_reads.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+@pytest.mark.slow
+def test_a_disk_that_fails_fails_its_cts_alone_and_by_name(cts, masks, trained_run, failing_reads, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    names = [f"broken{number}.eio{suffix}" for number, suffix in enumerate((".nii.gz", ".nii", ".nrrd", ".mha"))]
+    for name in names:
+        convert(cts[0], data / name)
+    volume = nib.as_closest_canonical(nib.load(cts[0]))
+    export(data / "series.eio", np.asarray(volume.dataobj).astype(np.int16), volume.affine)
+    shutil.make_archive(str(data / "zipped.eio"), "zip", data / "series.eio")
+    shutil.copy(cts[1], data)
+    inputs = [str(data / name) for name in (*names, "series.eio", "zipped.eio.zip", cts[1].name)]
+    command = [sys.executable, "-c", SCRIPT, "predict", *inputs, "--bundle", str(trained_run), "-o", str(out), "--json"]
+
+    done = subprocess.run(
+        [*command, "--device", "cpu"],
+        env={**os.environ, "LD_PRELOAD": str(failing_reads)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == SOME_FAILED, done.stderr
+    rows = {row["case_id"]: row for row in json.loads(done.stdout)}
+    failed = {case_id: row["error"] for case_id, row in rows.items() if row["status"] == "failed"}
+    assert failed.keys() == {*(name.split(".eio")[0] + ".eio" for name in names), "series.eio", "zipped.eio"}
+    assert all(case_id in error for case_id, error in failed.items())
+    assert "Traceback" not in done.stderr
+    assert "HDF5" not in done.stderr
+    assert masks_in(out) == {cts[1].name: masks[cts[1].name]}
+    assert not hidden_in(out)
