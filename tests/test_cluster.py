@@ -66,7 +66,7 @@ def test_it_listens_to_this_machine_alone_and_shows_no_dashboard(cluster):
 
 
 def test_nothing_is_left_of_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # Python has read TMPDIR long ago, and keeps what it found
     before = set(psutil.Process().children(recursive=True))
 
     with open_cluster("local:1") as cluster:

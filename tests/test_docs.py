@@ -179,6 +179,7 @@ def test_the_picture_of_the_readme_is_drawn_from_a_demo(phantom_dataset, tmp_pat
     (tmp_path / "run").mkdir()
     for name, place in {"test": phantom_dataset, "masks": phantom_dataset / "labelsTr"}.items():
         (tmp_path / "run" / name).symlink_to(place, target_is_directory=True)
+    # the script is run as it is, in this process: what its command line would be
     monkeypatch.setattr("sys.argv", ["overview.py", str(tmp_path / "run"), "liver_001", str(tmp_path / "drawn.png")])
 
     runpy.run_path(str(ROOT / "docs" / "overview.py"))

@@ -44,7 +44,7 @@ def no_network(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("a socket was opened")
 
-    for name in ("socket", "create_connection", "getaddrinfo"):
+    for name in ("socket", "create_connection", "getaddrinfo"):  # the test is of what is not called, so it must be seen
         monkeypatch.setattr(socket, name, refuse)
 
 
