@@ -186,7 +186,7 @@ def test_nothing_is_decided_by_a_clock_that_may_be_set():
 
 @pytest.fixture(scope="module")
 def failing_reads(tmp_path_factory):
-    """The library that makes reads fail, for ``LD_PRELOAD``, which other systems have not; no wheel brings a compiler."""
+    """The library that makes reads fail, for Linux's ``LD_PRELOAD``; no package of Python's brings a compiler along."""
     compiler = shutil.which("cc")
     if compiler is None or sys.platform != "linux":
         pytest.skip("needs a C compiler and Linux")
