@@ -31,7 +31,7 @@ SETTINGS: dict[str, Any] = {
     "drop_neighbors": 0.0,
     "mirroring": 0.0,
     "ema_decay": None,
-    "max_grad_norm": None,
+    "max_grad_norm": 1.0,
 }
 """Of bundle ``mobilenet``, on a grid as coarse as the phantoms'. What an arm may change is named whatever a bundle's
 defaults become."""
@@ -87,8 +87,9 @@ ARMS = {
     "z-8mm": Arm(factor="z-spacing", overrides={"spec#spacing_mm": [3.5, 3.5, 8.0]}),
     "drop-0.2": Arm(factor="neighbours dropped", overrides={"drop_neighbors": 0.2}),
     "mirroring": Arm(factor="left-right mirroring", overrides={"mirroring": 0.5}),
-    "clip-1": Arm(factor="gradients clipped", overrides={"max_grad_norm": 1.0}),
+    "not-clipped": Arm(factor="gradients clipped", overrides={"max_grad_norm": None}),
     "rate-0.001": Arm(factor="learning rate", overrides={"learning_rate": 0.001}),
+    "rate-0.01": Arm(factor="learning rate", overrides={"learning_rate": 0.01}),
 }
 
 

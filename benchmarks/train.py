@@ -53,7 +53,7 @@ Settings = dict[str, Any]
 @click.option("--cases", default=6, show_default=True, help="Phantoms of 192 x 192 x 64 voxels.")
 @click.option("--roi", default=128, show_default=True, help="Rows and columns of a slab.")
 @click.option("--batch", default=8, show_default=True, help="Slabs a step.")
-@click.option("--steps", default=15, show_default=True, help="An epoch; three epochs are trained.")
+@click.option("--steps", default=50, show_default=True, help="An epoch, as many slabs as a bundle's; there are three.")
 @click.option("--turns", default=3, show_default=True, help="Of each loop.")
 @click.option("--workers", default=0, show_default=True, help="Processes that make slabs; 0: the training's own.")
 def main(**settings: Any) -> None:
