@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from liver_monai.data.transforms import (
     LoadImageVolumed,
     RandDropNeighborsd,
+    RandJitterNeighborsd,
     augmentation,
     model_grid,
     preprocessing,
@@ -201,9 +202,10 @@ def test_a_dropped_neighbour_shows_what_lies_nearer_to_the_centre(slab_size):
     np.testing.assert_array_equal(slab[:, 0, 0], np.arange(slab_size))
 
 
-def test_no_neighbour_is_dropped_unless_asked_for():
+@pytest.mark.parametrize("name", ["drop_neighbors", "jitter_neighbors"])
+def test_no_neighbour_is_dropped_or_jittered_unless_asked_for(name):
     drawn = []
-    for options in ({}, {"drop_neighbors": 0.0}, {"drop_neighbors": 0.9}):
+    for options in ({}, {name: 0.0}, {name: 0.9}):
         augment = augmentation(SPEC, **options).set_random_state(seed=1)
         hu = np.random.default_rng(0).normal(50, 50, (3, 32, 48)).astype(np.float32)
         drawn.append(augment({"image": hu, "label": np.zeros((1, 32, 48), np.uint8)})["image"])
@@ -212,10 +214,28 @@ def test_no_neighbour_is_dropped_unless_asked_for():
     assert not torch.equal(drawn[0], drawn[2])
 
 
-@pytest.mark.parametrize("prob", [-0.1, 1, 2])
-def test_a_share_of_dropped_neighbours_that_is_none_is_refused(prob):
-    with pytest.raises(InputError, match="drop_neighbors is"):
-        RandDropNeighborsd("image", prob=prob)
+@pytest.mark.parametrize("slab_size", [1, 3, 5, 7])
+def test_a_jittered_neighbour_shows_the_slice_before_or_after_it(slab_size):
+    slab = np.arange(slab_size)[:, None, None] * np.ones((1, 4, 4))
+    jitter, centre = RandJitterNeighborsd("image", prob=0.5), slab_size // 2
+    jitter.set_random_state(seed=0)
+    shown = np.stack([jitter({"image": slab})["image"] for _ in range(400)])
+
+    assert (shown == shown[..., :1, :1]).all()
+    steps = shown[..., 0, 0].astype(int) - np.arange(slab_size)
+    assert (steps[:, centre] == 0).all()
+    for place in set(range(slab_size)) - {centre}:
+        possible = {-1, 0, 1} - {-1 if place == 0 else 1 if place == slab_size - 1 else None}
+        assert set(steps[:, place]) == possible
+        at_ends = place in (0, slab_size - 1)
+        assert np.mean(steps[:, place] != 0) == pytest.approx(0.25 if at_ends else 0.5, abs=0.08)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, 2])
+@pytest.mark.parametrize("name", ["drop_neighbors", "jitter_neighbors", "mirroring"])
+def test_a_share_that_is_none_is_refused(name, share):
+    with pytest.raises(InputError, match=f"{name} is {share}; it must lie between 0 and 1"):
+        augmentation(SPEC, **{name: share})
 
 
 def test_left_and_right_change_places_only_where_asked_for():
@@ -233,9 +253,3 @@ def test_left_and_right_change_places_only_where_asked_for():
     assert share_mirrored(0.0) == 0
     assert share_mirrored(1.0) == 1
     assert 0.2 < share_mirrored(0.5) < 0.8
-
-
-@pytest.mark.parametrize("mirroring", [-0.1, 1.1])
-def test_a_share_of_mirrored_slabs_that_is_none_is_refused(mirroring):
-    with pytest.raises(InputError, match="mirroring is"):
-        augmentation(SPEC, mirroring=mirroring)

@@ -132,8 +132,7 @@ class RandDropNeighborsd(RandomizableTransform, MapTransform):
     def __init__(self, keys: KeysCollection, *, prob: float) -> None:
         MapTransform.__init__(self, keys)
         RandomizableTransform.__init__(self)
-        if not 0 <= prob < 1:
-            raise InputError(f"drop_neighbors is {prob}; it must be 0 or more and less than 1")
+        _require_share("drop_neighbors", prob)
         self.drop = prob
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -147,25 +146,55 @@ class RandDropNeighborsd(RandomizableTransform, MapTransform):
         return {**data, **{key: data[key][shown] for key in self.key_iterator(data)}}
 
 
-def augmentation(spec: ModelSpec, *, drop_neighbors: float = 0.0, mirroring: float = 0.0) -> Compose:
+class RandJitterNeighborsd(RandomizableTransform, MapTransform):
+    """Put the slice before or after it in the place of a neighbour of the centre, each neighbour with ``prob``.
+
+    As if slices were not as far apart as a header says; the first and last of a slab have nothing beyond them and may
+    stay what they are.
+
+    Raises:
+        InputError: a share that is none.
+    """
+
+    def __init__(self, keys: KeysCollection, *, prob: float) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self)
+        _require_share("jitter_neighbors", prob)
+        self.jitter = prob
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Jitter neighbours of slabs ``(slab_size, H, W)``, the same of every key."""
+        n_slices = data[self.keys[0]].shape[0]
+        places = np.arange(n_slices)
+        is_jittered = (self.R.random_sample(n_slices) < self.jitter) & (places != n_slices // 2)
+        steps = self.R.choice((-1, 1), n_slices)
+        shown = np.clip(places + is_jittered * steps, 0, n_slices - 1)
+        return {**data, **{key: data[key][shown] for key in self.key_iterator(data)}}
+
+
+def augmentation(
+    spec: ModelSpec, *, drop_neighbors: float = 0.0, jitter_neighbors: float = 0.0, mirroring: float = 0.0
+) -> Compose:
     """Window a slab ``(slab_size, H, W)`` in HU and vary it as scanners and patients vary.
 
     Args:
         spec: hu_window and roi_size.
         drop_neighbors: how often each neighbour of the centre slice is dropped (``RandDropNeighborsd``).
+        jitter_neighbors: how often each of them shows the slice before or after it (``RandJitterNeighborsd``).
         mirroring: how often left and right change places; never, unless asked for: the liver is on the right.
 
     Raises:
         InputError: a share that is none.
     """
-    if not 0 <= mirroring <= 1:
-        raise InputError(f"mirroring is {mirroring}; it must lie between 0 and 1")
+    _require_share("mirroring", mirroring)
     keys = ("image", "label")
     dropping = [RandDropNeighborsd("image", prob=drop_neighbors)] if drop_neighbors else []
+    jittering = [RandJitterNeighborsd("image", prob=jitter_neighbors)] if jitter_neighbors else []
     flipping = [RandFlipd(keys, prob=mirroring, spatial_axis=0)] if mirroring else []
     return Compose(
         [
             *dropping,
+            *jittering,
             *flipping,
             hu_window(spec),
             RandAffined(
@@ -187,6 +216,11 @@ def augmentation(spec: ModelSpec, *, drop_neighbors: float = 0.0, mirroring: flo
             SelectItemsd(keys),
         ]
     )
+
+
+def _require_share(name: str, share: float) -> None:
+    if not 0 <= share <= 1:
+        raise InputError(f"{name} is {share}; it must lie between 0 and 1")
 
 
 def hu_window(spec: ModelSpec) -> ScaleIntensityRanged:
