@@ -100,12 +100,7 @@ def predict_cohort(
     finally:  # however it ends
         if rows:
             _add_predictions(out / "cases.csv", rows)
-    weights = [weights_of(each) for each in bundles_of(bundle)]
-    inputs = [*weights, *(result.case.image for result in results if not result.error)]
-    names = {case.image: case.result_name for case in cases if case.result_name}
-    record = write_record(
-        out / "record.json", inputs=inputs, names=names, settings=asdict(choices), cases=_stored(rows)
-    )
+    record = _write_prediction_record(out, rows, results, bundle=bundle, choices=choices)
     if extras.report:
         write_prediction_report(
             out / "report.html",
@@ -127,6 +122,16 @@ def _open_key(extras: Extras, out: Path) -> Key | None:
     if path.resolve().is_relative_to(out.resolve()):
         raise InputError(f"{path}: the key lies in {out}, and would go where the results go; give another place")
     return Key(path)
+
+
+def _write_prediction_record(
+    out: Path, rows: Sequence[dict[str, Any]], results: Sequence[Prediction], *, bundle: Bundles, choices: Choices
+) -> dict[str, Any]:
+    """``record.json``: the weights and CTs that were read, each by its hash, and what became of the cases."""
+    weights = [weights_of(each) for each in bundles_of(bundle)]
+    inputs = [*weights, *(result.case.image for result in results if not result.error)]
+    names = {result.case.image: result.case.result_name for result in results if result.case.result_name}
+    return write_record(out / "record.json", inputs=inputs, names=names, settings=asdict(choices), cases=_stored(rows))
 
 
 def _keep_error(result: Prediction, key: Key) -> Prediction:
