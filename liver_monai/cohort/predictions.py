@@ -141,20 +141,18 @@ def _keep_error(result: Prediction, key: Key) -> Prediction:
 
 
 def _describe_prediction(result: Prediction, *, to: Sequence[str], dicom_error: str) -> str:
-    """A line; one more where objects were asked for and are not there."""
+    """A line; one more for each warning, and where objects were asked for and are not there."""
     case_id = result.case.case_id
     if result.error:
         return f"{case_id}: failed: {result.error}"
     volumes = f"liver {result.liver_ml:.0f} mL, tumour {result.tumor_ml:.1f} mL"
     how = f"kept {result.mask}" if result.is_kept else f"{result.searched}, {result.seconds:.1f} s"
-    line = f"{case_id}: {volumes}, {how}"
-    if result.warnings:
-        line = f"{line}\n{case_id}: warning: {' | '.join(result.warnings)}"
+    lines = [f"{case_id}: {volumes}, {how}", *(f"{case_id}: warning: {text}" for text in result.warnings)]
     if dicom_error:
-        return f"{line}\n{case_id}: keeps its mask, but lacks {', '.join(to)}: {dicom_error}"
-    if to and not isinstance(result.case.image, DicomVolume):
-        return f"{line}\n{case_id}: its CT is no DICOM, so there is no {', '.join(to)}"
-    return line
+        lines.append(f"{case_id}: keeps its mask, but lacks {', '.join(to)}: {dicom_error}")
+    elif to and not isinstance(result.case.image, DicomVolume):
+        lines.append(f"{case_id}: its CT is no DICOM, so there is no {', '.join(to)}")
+    return "\n".join(lines)
 
 
 def _write_case_objects(result: Prediction, out: Path, *, to: Sequence[str]) -> str:

@@ -66,20 +66,21 @@ def write_prediction_report(
     ]
     figures_of = {each.case_id: each.figures for each in found}
     done = [row for row in rows if row["status"] != "failed"]
+    pages = {each.case_id: each.page for each in found}
+    cases = _table(
+        "Cases",
+        [{**row, **figures_of.get(row["case_id"], {}), "n_remarks": len(_remarks(row)) or None} for row in rows],
+        PREDICTION_COLUMNS,
+        note=f"The liver includes its tumours. The name of a case leads to its findings. {STAMP_NOTE}",
+        links=pages,
+        pictures={each.case_id: each.stamp for each in found[:MAX_STAMPS]},
+    )
+    remarks = [{"case_id": row["case_id"], "remark": remark} for row in rows for remark in _remarks(row)]
     write_page(
         path,
         title="Predicted masks",
         summary=[("cases", str(len(rows))), ("masks", str(len(done))), ("failed", str(len(rows) - len(done)))],
-        tables=[
-            _table(
-                "Cases",
-                [{**row, **figures_of.get(row["case_id"], {})} for row in rows],
-                PREDICTION_COLUMNS,
-                note=f"The liver includes its tumours. The name of a case leads to its findings. {STAMP_NOTE}",
-                links={each.case_id: each.page for each in found},
-                pictures={each.case_id: each.stamp for each in found[:MAX_STAMPS]},
-            )
-        ],
+        tables=[cases, *([_table("Remarks", remarks, REMARK_COLUMNS, links=pages)] if remarks else [])],
         provenance=provenance,
     )
 
@@ -93,10 +94,17 @@ PREDICTION_COLUMNS = {
     "lesions": "n_lesions",
     "longest (mm)": "longest_mm",
     "time (s)": "seconds",
-    "error": "error",
-    "DICOM objects": "dicom_error",
-    "warnings": "warnings",
+    "remarks": "n_remarks",
 }
+REMARK_COLUMNS = {"case": "case_id", "remark": "remark"}
+
+
+def _remarks(row: Mapping[str, Any]) -> list[str]:
+    """What is said of a case in words: too long for a column among figures."""
+    failed = [f"failed: {row['error']}"] if row["error"] else []
+    objects = [f"no DICOM objects: {row['dicom_error']}"] if row.get("dicom_error") else []
+    warnings = row.get("warnings") or ""
+    return [*failed, *objects, *(warnings.split(" | ") if warnings else [])]
 
 
 @dataclass(frozen=True, kw_only=True)
