@@ -15,7 +15,8 @@ from liver_monai.errors import InputError
 from liver_monai.io.probabilities import STRUCTURES, probability_file
 from liver_monai.io.record import provenance, write_record
 from liver_monai.processes import Pool, processes_for
-from liver_monai.report.cohort import MAX_STAMPS, CasePicture, write_evaluation_report
+from liver_monai.report.cases import MAX_STAMPS, CasePicture
+from liver_monai.report.evaluations import write_evaluation_report
 from liver_monai.scoring.measures import TOLERANCE_MM
 
 

@@ -21,8 +21,9 @@ from liver_monai.io.tables import read_table, write_rows
 from liver_monai.io.volumes import strip_suffix
 from liver_monai.model.bundle import weights_of
 from liver_monai.processes import Pool
-from liver_monai.report.cohort import CasePicture, write_prediction_report
+from liver_monai.report.cases import CasePicture
 from liver_monai.report.dicom_objects import object_paths, require_formats, write_objects
+from liver_monai.report.predictions import write_prediction_report
 from liver_monai.report.scan import read_scan
 
 

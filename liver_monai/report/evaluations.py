@@ -1,4 +1,4 @@
-"""Reports of many cases: what a prediction run made, and how an evaluation went."""
+"""The page of an evaluation: scores, their summary, and the worst cases."""
 
 from __future__ import annotations
 
@@ -11,139 +11,18 @@ import numpy as np
 from tqdm import tqdm
 
 from liver_monai.io.probabilities import STRUCTURES
-from liver_monai.io.volumes import Source, read_mask, read_volume
-from liver_monai.report.findings import Findings
-from liver_monai.report.mask import write_scan
+from liver_monai.io.volumes import read_mask, read_volume
+from liver_monai.report.cases import MAX_STAMPS, STAMP_NOTE, CasePicture, table_of
 from liver_monai.report.overlays import draw_overlays, draw_stamp
 from liver_monai.report.page import CasePanel, Figure, Table, structure_word, three_decimals, write_page
 from liver_monai.report.plots import LESION_KINDS, draw_lesion_plot, draw_reliability_plot, draw_score_plot
-from liver_monai.report.scan import read_scan
 from liver_monai.scoring.measures import MEASURES
 
 MAX_PANELS = 4
 """Half a megabyte a contact sheet."""
-MAX_STAMPS = 300
-"""15 kB a small picture as it stands in a page: they take less than 5 MB, however many cases there are."""
 
 MAX_LESIONS = 200
 """A degenerate mask may hold thousands of specks; the page stays readable, the CSV file has them all."""
-
-STAMP_NOTE = "Pictures: the slice with most tumour, or the middle of the liver; blue the liver, orange tumours."
-
-
-@dataclass(frozen=True, kw_only=True)
-class CasePicture:
-    """What to draw of one case: its CT, masks by name (``"prediction"``, ``"reference"``), and facts to print.
-
-    ``input_name`` is what the record calls its CT.
-    """
-
-    case_id: str
-    image: Source
-    masks: Mapping[str, Path]
-    facts: Mapping[str, str]
-    input_name: str = ""
-
-
-def write_prediction_report(
-    path: Path,
-    *,
-    rows: Sequence[Mapping[str, Any]],
-    pictures: Sequence[CasePicture],
-    provenance: Mapping[str, str],
-    with_patient: bool = False,
-) -> None:
-    """Volumes of every case with a small picture and a link to its findings, which are written beside.
-
-    Args:
-        rows: ``case_id``, ``status``, ``liver_ml``, ``tumor_ml``, ``seconds`` and ``error`` a case.
-        pictures: of every case that has a mask, named ``"prediction"``; more of each goes to ``findings/<case_id>/``.
-        with_patient: whether a case's own page shows the name and ID that its DICOM headers have.
-    """
-    found = [
-        _write_case(path.parent, picture, provenance=_own(provenance, picture, pictures), with_patient=with_patient)
-        for picture in tqdm(pictures, desc="drawing", unit="case", disable=None)
-    ]
-    figures_of = {each.case_id: each.figures for each in found}
-    done = [row for row in rows if row["status"] != "failed"]
-    pages = {each.case_id: each.page for each in found}
-    cases = _table(
-        "Cases",
-        [{**row, **figures_of.get(row["case_id"], {}), "n_remarks": len(_remarks(row)) or None} for row in rows],
-        PREDICTION_COLUMNS,
-        note=f"The liver includes its tumours. The name of a case leads to its findings. {STAMP_NOTE}",
-        links=pages,
-        pictures={each.case_id: each.stamp for each in found[:MAX_STAMPS]},
-    )
-    remarks = [{"case_id": row["case_id"], "remark": remark} for row in rows for remark in _remarks(row)]
-    write_page(
-        path,
-        title="Predicted masks",
-        summary=[("cases", str(len(rows))), ("masks", str(len(done))), ("failed", str(len(rows) - len(done)))],
-        tables=[cases, *([_table("Remarks", remarks, REMARK_COLUMNS, links=pages)] if remarks else [])],
-        provenance=provenance,
-    )
-
-
-PREDICTION_COLUMNS = {
-    "case": "case_id",
-    "status": "status",
-    "liver (mL)": "liver_ml",
-    "tumour (mL)": "tumor_ml",
-    "burden (%)": "burden",
-    "lesions": "n_lesions",
-    "longest (mm)": "longest_mm",
-    "time (s)": "seconds",
-    "remarks": "n_remarks",
-}
-REMARK_COLUMNS = {"case": "case_id", "remark": "remark"}
-
-
-def _remarks(row: Mapping[str, Any]) -> list[str]:
-    """What is said of a case in words: too long for a column among figures."""
-    failed = [f"failed: {row['error']}"] if row["error"] else []
-    objects = [f"no DICOM objects: {row['dicom_error']}"] if row.get("dicom_error") else []
-    warnings = row.get("warnings") or ""
-    return [*failed, *objects, *(warnings.split(" | ") if warnings else [])]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _CaseFound:
-    """What the page of a cohort says of one case: where its own page is, figures of its findings, a small picture."""
-
-    case_id: str
-    page: str
-    figures: Mapping[str, Any]
-    stamp: bytes
-
-
-def _write_case(folder: Path, picture: CasePicture, *, provenance: Mapping[str, str], with_patient: bool) -> _CaseFound:
-    """Write the findings of a case and its page; its CT is in memory only here."""
-    scan = read_scan(picture.masks["prediction"], image=picture.image)
-    if scan.image is None:
-        raise ValueError(f"case {picture.case_id} has no CT to draw")
-    found = scan.findings()
-    own = Path("findings") / picture.case_id
-    patient = scan.patient() if with_patient else None
-    write_scan(scan, found, folder / own, provenance=provenance, patient=patient)
-    return _CaseFound(
-        case_id=picture.case_id,
-        page=(own / "report.html").as_posix(),
-        figures=_figures(found),
-        stamp=draw_stamp(scan.image, {"prediction": scan.mask}, affine=scan.affine),
-    )
-
-
-def _own(provenance: Mapping[str, str], picture: CasePicture, pictures: Sequence[CasePicture]) -> dict[str, str]:
-    """Without the hashes of other cases, which would make the pages of a large cohort larger with each case."""
-    others = {f"SHA-256 of {other.input_name}" for other in pictures} - {f"SHA-256 of {picture.input_name}"}
-    return {label: text for label, text in provenance.items() if label not in others}
-
-
-def _figures(found: Findings) -> dict[str, Any]:
-    longest_mm = max((lesion.longest.length_mm for lesion in found.lesions), default=None)
-    burden = None if found.burden is None else 100 * found.burden
-    return {"burden": burden, "n_lesions": len(found.lesions), "longest_mm": longest_mm}
 
 
 def write_evaluation_report(
@@ -278,7 +157,7 @@ def _lesion_table(lesions: Sequence[Mapping[str, Any]]) -> Table:
     rows = [{**row, "found": _found(row)} for row in lesions]
     rows.sort(key=lambda row: (row["found"] == "IoU above 0.5", -float(row["diameter_mm"])))
     note = "Worst first." if len(rows) <= MAX_LESIONS else f"The first {MAX_LESIONS} of {len(rows)}; all: lesions.csv."
-    return _table("Lesions", rows[:MAX_LESIONS], columns, note=note)
+    return table_of("Lesions", rows[:MAX_LESIONS], columns, note=note)
 
 
 def _found(lesion: Mapping[str, Any]) -> str:
@@ -348,34 +227,13 @@ def _case_table(rows: Sequence[Mapping[str, Any]], stamps: Mapping[str, bytes]) 
     columns |= {"lesions TP": "lesions_iou_50_tp", "FP": "lesions_iou_50_fp", "FN": "lesions_iou_50_fn"}
     columns |= {"slices": "n_slices", "pixel accuracy": "slice_pixel_accuracy", "IoU": "slice_iou"}
     note = f"{STAMP_NOTE} White: the reference." if stamps else ""
-    return _table("Cases", rows, {**columns, "error": "error"}, note=note, pictures=stamps)
+    return table_of("Cases", rows, {**columns, "error": "error"}, note=note, pictures=stamps)
 
 
 def _score_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     defined = {name: [row[f"{name}_dice"] for row in rows if row[f"{name}_dice"] is not None] for name in STRUCTURES}
     said = ", ".join(f"mean {structure_word(name)} Dice {np.mean(dice):.3f}" for name, dice in defined.items() if dice)
     return Figure(title="Dice per case", png=draw_score_plot(rows), alt=f"Dice of {len(rows)} cases; {said}")
-
-
-def _table(
-    title: str,
-    rows: Sequence[Mapping[str, Any]],
-    columns: Mapping[str, str],
-    *,
-    note: str = "",
-    links: Mapping[str, str] | None = None,
-    pictures: Mapping[str, bytes] | None = None,
-) -> Table:
-    """Columns that no row fills are left out."""
-    filled = {head: key for head, key in columns.items() if any(row.get(key) not in (None, "") for row in rows)}
-    return Table(
-        title=title,
-        columns=list(filled),
-        rows=[[row.get(key) for key in filled.values()] for row in rows],
-        note=note,
-        links=links or {},
-        pictures=pictures or {},
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
