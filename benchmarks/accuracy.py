@@ -37,6 +37,7 @@ CHANCE = 0.05
 """The most that counts as told apart: three seeds against six reach 2.4 %, three against three no less than 10 %. Of
 sixteen arms that change nothing one in three tables would still tell one apart."""
 MEASURES = ("tumor_dice", "liver_dice", "lesion_recall", "lesion_precision")
+VERDICTS = ("tumor_dice", "liver_dice")
 
 Row = dict[str, Any]
 
@@ -115,15 +116,14 @@ def table(rows: Sequence[Row]) -> str:
     """Markdown: mean and standard deviation over seeds, and which arms are told apart from the baseline."""
     by_arm = {name: [row for row in rows if row["arm"] == name] for name in ARMS}
     reference = by_arm[BASELINE]
-    lines = [
-        "| | | seeds | tumour Dice | liver Dice | lesion recall | lesion precision | tumour Dice told apart |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    measured = ("tumour Dice", "liver Dice", "lesion recall", "lesion precision")
+    heads = ("", "", "seeds", *measured, "told apart: tumour Dice", "liver Dice")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, found in by_arm.items():
         if found:
             cells = [cell([row[measure] for row in found if row[measure] is not None]) for measure in MEASURES]
-            verdict = "" if name == BASELINE else told_apart(found, reference, "tumor_dice")
-            lines.append(f"| {ARMS[name].factor} | `{name}` | {len(found)} | {' | '.join(cells)} | {verdict} |")
+            cells += ["" if name == BASELINE else told_apart(found, reference, each) for each in VERDICTS]
+            lines.append(f"| {ARMS[name].factor} | `{name}` | {len(found)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -141,7 +141,7 @@ def told_apart(arm: Sequence[Row], baseline: Sequence[Row], measure: str) -> str
     by_chance = 2 / comb(len(ours) + len(theirs), len(ours))
     if by_chance > CHANCE or not (min(ours) > max(theirs) or max(ours) < min(theirs)):
         return "no"
-    return f"{statistics.mean(ours) - statistics.mean(theirs):+.3f} (chance {by_chance:.0%})"
+    return f"{statistics.mean(ours) - statistics.mean(theirs):+.3f} (chance {by_chance:.1%})"
 
 
 if __name__ == "__main__":
