@@ -8,7 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from monai.data import DataLoader
+from monai.data import DataLoader, get_track_meta
+from monai.transforms import Compose, OneOf, RandGaussianNoised, RandShiftIntensityd
 from monai.utils import set_determinism
 from scipy import ndimage
 
@@ -178,6 +179,30 @@ def test_a_slab_depends_on_the_seed_and_its_number_alone(numbered):
     assert all(torch.equal(a, b) for a, b in zip(forwards, reversed(backwards), strict=True))
     assert not any(torch.equal(slab, other[number]["image"]) for number, slab in enumerate(forwards))
     assert not any(torch.equal(forwards[0], slab) for slab in forwards[1:])
+
+
+@pytest.mark.parametrize("kind", [Compose, OneOf])
+def test_every_random_part_of_a_transform_goes_by_the_number(numbered, kind):
+    """Of composed transforms one within the other, and of those that choose among others."""
+    parts = [RandGaussianNoised("image", prob=1.0), Compose([RandShiftIntensityd("image", offsets=9.0, prob=1.0)])]
+    first, second = (draw(numbered, make_spec(), transform=kind(parts)) for _ in range(2))
+
+    forwards = [first[number]["image"] for number in range(6)]
+    backwards = [second[number]["image"] for number in reversed(range(6))]
+
+    for one, other in zip(forwards, reversed(backwards), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len({float(each[0, 0, 0] % 1) for each in forwards}) == 6
+
+
+def test_metadata_are_kept_as_before_once_a_slab_is_made_or_not(numbered):
+    def fail(_):
+        assert not get_track_meta()
+        raise ValueError("no slab")
+
+    with pytest.raises(ValueError, match="no slab"):
+        draw(numbered, make_spec(), transform=fail)[0]
+    assert get_track_meta()
 
 
 def test_under_one_global_seed_two_trainings_see_the_same_batches(numbered):

@@ -99,7 +99,7 @@ class SlabDataset(Dataset[dict[str, torch.Tensor]]):
         if self.synthetic_tumors is not None:
             self.synthetic_tumors.set_random_state(state=state)
             slab, labels = self._with_tumors(self.synthetic_tumors, slab, case, z, corner)
-        _draw_from(state, self.transform)
+        _share_stream(state, self.transform)
         with _plain_tensors():
             item: dict[str, torch.Tensor] = self.transform({"image": slab, "label": labels})
         return item
@@ -193,7 +193,7 @@ def slices_of_lesions(case: StoredCase, centres: Sequence[int] | None) -> list[t
     return [(lesion, each) for lesion, each in zip(case.lesions, slices, strict=True) if len(each)]
 
 
-def _draw_from(state: np.random.RandomState, transform: Callable[[Any], Any]) -> None:
+def _share_stream(state: np.random.RandomState, transform: Callable[[Any], Any]) -> None:
     """Have all random parts of a transform draw from one stream.
 
     MONAI's ``Compose`` gives each part a generator with a seed of its own, which costs as much as the affine.

@@ -28,7 +28,7 @@ def write_prediction_report(
     """Volumes of every case with a small picture and a link to its findings, which are written beside.
 
     Args:
-        rows: ``case_id``, ``status``, ``liver_ml``, ``tumor_ml``, ``seconds`` and ``error`` a case.
+        rows: those of ``cases.csv``.
         pictures: of every case that has a mask, named ``"prediction"``; more of each goes to ``findings/<case_id>/``.
         with_patient: whether a case's own page shows the name and ID that its DICOM headers have.
     """
