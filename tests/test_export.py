@@ -45,9 +45,12 @@ def file_format(request):
 
 
 def need_openvino():
-    """It is looked for and not imported: that is for the code to do, in its own way."""
+    """An extra for those who serve with it, which tests are not installed with; where it is there, they use it.
+
+    It is looked for and not imported: that is for the code to do, in its own way.
+    """
     if importlib.util.find_spec("openvino") is None:
-        pytest.skip("openvino is an extra")
+        pytest.skip("OpenVINO is an extra that is not installed here")
 
 
 def brightness_network(output_slices=1):

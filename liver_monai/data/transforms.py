@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -120,7 +121,28 @@ def to_grid(spec: ModelSpec) -> Compose:
     )
 
 
-class RandDropNeighborsd(RandomizableTransform, MapTransform):
+class _RandNeighborsd(RandomizableTransform, MapTransform):
+    """Other slices of a slab in the places of the centre's neighbours, each with ``prob``; ``option`` is its name."""
+
+    option: ClassVar[str]
+
+    def __init__(self, keys: KeysCollection, *, prob: float) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self)
+        _require_share(self.option, prob)
+        self.share = prob
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Choose slices of slabs ``(slab_size, H, W)``, the same of every key."""
+        shown = self._shown(data[self.keys[0]].shape[0])
+        return {**data, **{key: data[key][shown] for key in self.key_iterator(data)}}
+
+    @abstractmethod
+    def _shown(self, n_slices: int) -> Sequence[int]:
+        """Which slice stands in each place."""
+
+
+class RandDropNeighborsd(_RandNeighborsd):
     """Put the slice nearer to the centre in the place of a neighbour, each neighbour with ``prob``, as where a CT ends.
 
     A network that has seen that relies less on neighbours, which thick or uneven slices make strange.
@@ -129,24 +151,18 @@ class RandDropNeighborsd(RandomizableTransform, MapTransform):
         InputError: a share that is none.
     """
 
-    def __init__(self, keys: KeysCollection, *, prob: float) -> None:
-        MapTransform.__init__(self, keys)
-        RandomizableTransform.__init__(self)
-        _require_share("drop_neighbors", prob)
-        self.drop = prob
+    option = "drop_neighbors"
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Drop neighbours of slabs ``(slab_size, H, W)``, the same of every key."""
-        n_slices = data[self.keys[0]].shape[0]
+    def _shown(self, n_slices: int) -> Sequence[int]:
         shown = list(range(n_slices))
         for distance in range(1, n_slices // 2 + 1):
             for side in (-1, 1):
-                if self.R.random() < self.drop:
+                if self.R.random() < self.share:
                     shown[n_slices // 2 + side * distance] = shown[n_slices // 2 + side * (distance - 1)]
-        return {**data, **{key: data[key][shown] for key in self.key_iterator(data)}}
+        return shown
 
 
-class RandJitterNeighborsd(RandomizableTransform, MapTransform):
+class RandJitterNeighborsd(_RandNeighborsd):
     """Put the slice before or after it in the place of a neighbour of the centre, each neighbour with ``prob``.
 
     As if slices were not as far apart as a header says; the first and last of a slab have nothing beyond them and may
@@ -156,20 +172,13 @@ class RandJitterNeighborsd(RandomizableTransform, MapTransform):
         InputError: a share that is none.
     """
 
-    def __init__(self, keys: KeysCollection, *, prob: float) -> None:
-        MapTransform.__init__(self, keys)
-        RandomizableTransform.__init__(self)
-        _require_share("jitter_neighbors", prob)
-        self.jitter = prob
+    option = "jitter_neighbors"
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Jitter neighbours of slabs ``(slab_size, H, W)``, the same of every key."""
-        n_slices = data[self.keys[0]].shape[0]
+    def _shown(self, n_slices: int) -> Sequence[int]:
         places = np.arange(n_slices)
-        is_jittered = (self.R.random_sample(n_slices) < self.jitter) & (places != n_slices // 2)
+        is_jittered = (self.R.random_sample(n_slices) < self.share) & (places != n_slices // 2)
         steps = self.R.choice((-1, 1), n_slices)
-        shown = np.clip(places + is_jittered * steps, 0, n_slices - 1)
-        return {**data, **{key: data[key][shown] for key in self.key_iterator(data)}}
+        return [int(place) for place in np.clip(places + is_jittered * steps, 0, n_slices - 1)]
 
 
 def augmentation(
